@@ -1,0 +1,10 @@
+//! The built-in codedeploy-local.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs one local deployment. `args` are codedeploy-local's options, without its name.
+pub fn main(args: &[OsString]) -> ExitCode {
+    let _ = args;
+    ExitCode::from(1)
+}

@@ -1,0 +1,130 @@
+//! What is known about each git server: which credential it gets, which certificate
+//! authority and which host keys it is trusted by. Only references to secrets here,
+//! never secrets (but for the one that came by flag or variable).
+
+use std::path::PathBuf;
+
+use crate::domain::{RepoUrl, Secret};
+
+/// How to prove to a server who we are. Each is offered once, and only to what it is
+/// bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// Anonymous.
+    None,
+    /// A token that was given by flag or variable.
+    Given {
+        /// The token.
+        token: Secret,
+        /// Where it came from, for messages: "`-g`", "`MULTIDEPLOYER_GITHUB_TOKEN`".
+        origin: &'static str,
+    },
+    /// A token in an environment variable of this process.
+    TokenEnv(String),
+    /// A token in a file.
+    TokenFile(PathBuf),
+    /// A token printed by a command.
+    TokenCommand(Vec<String>),
+    /// A private key for SSH.
+    SshKeyFile(PathBuf),
+}
+
+/// One entry of `hosts` in the manifest. A key that is absent here is taken from the
+/// next shorter prefix that has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostRule {
+    /// `host[:port][/path]`, host in lower case, no trailing `/`.
+    pub prefix: String,
+    /// The credential.
+    pub auth: Option<Auth>,
+    /// The user name that goes with it; `x-access-token` for tokens unless given.
+    pub username: Option<String>,
+    /// Certificate authorities (PEM) trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Fingerprints (`SHA256:…`) of the server's SSH host keys; nothing else is
+    /// accepted then.
+    pub host_keys: Option<Vec<String>>,
+    /// A file in the format of OpenSSH's `known_hosts`, read instead of the usual ones.
+    pub known_hosts_file: Option<PathBuf>,
+}
+
+/// All entries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hosts(Vec<HostRule>);
+
+impl Hosts {
+    /// Takes the entries in any order.
+    pub fn new(mut rules: Vec<HostRule>) -> Self {
+        rules.sort_by_key(|rule| std::cmp::Reverse(rule.prefix.len()));
+        Self(rules)
+    }
+
+    /// What holds for a repository: key by key, the longest prefix that has it.
+    /// The result's prefix is that of the entry the credential came from, else of the
+    /// longest that matched, else empty.
+    pub fn rule_for(&self, url: &RepoUrl) -> HostRule {
+        let mut found = HostRule::default();
+        let Some(binding) = url.binding() else { return found };
+        for rule in self.0.iter().filter(|rule| matches(&rule.prefix, &binding)) {
+            if found.prefix.is_empty() || (found.auth.is_none() && rule.auth.is_some()) {
+                found.prefix.clone_from(&rule.prefix);
+            }
+            found.auth = found.auth.or_else(|| rule.auth.clone());
+            found.username = found.username.or_else(|| rule.username.clone());
+            found.ca_file = found.ca_file.or_else(|| rule.ca_file.clone());
+            found.host_keys = found.host_keys.or_else(|| rule.host_keys.clone());
+            found.known_hosts_file =
+                found.known_hosts_file.or_else(|| rule.known_hosts_file.clone());
+        }
+        found
+    }
+
+    /// The entries, longest prefix first.
+    pub fn rules(&self) -> &[HostRule] {
+        &self.0
+    }
+}
+
+/// Whether `prefix` covers `binding` (`host[:port]/path`): whole path segments only,
+/// and `acme/secret` covers `acme/secret.git` too.
+fn matches(prefix: &str, binding: &str) -> bool {
+    binding
+        .strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest == ".git")
+        || prefix.strip_suffix(".git") == Some(binding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn https(authority: &str, path: &str) -> RepoUrl {
+        RepoUrl::Https { authority: authority.into(), path: path.into() }
+    }
+
+    fn rule(prefix: &str, auth: Option<Auth>, ca: Option<&str>) -> HostRule {
+        HostRule {
+            prefix: prefix.into(),
+            auth,
+            ca_file: ca.map(PathBuf::from),
+            ..HostRule::default()
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_key_by_key() {
+        let hosts = Hosts::new(vec![
+            rule("git.example.com", Some(Auth::TokenEnv("A".into())), Some("/ca")),
+            rule("git.example.com/acme/secret.git", Some(Auth::None), None),
+        ]);
+        let secret = hosts.rule_for(&https("git.example.com", "acme/secret.git"));
+        assert_eq!(secret.auth, Some(Auth::None));
+        assert_eq!(secret.ca_file, Some("/ca".into()));
+        let other = hosts.rule_for(&https("git.example.com", "acme/secrets.git"));
+        assert_eq!(other.auth, Some(Auth::TokenEnv("A".into())));
+        let foreign = hosts.rule_for(&https("git.example.com.evil.org", "acme/secret.git"));
+        assert_eq!(foreign, HostRule::default());
+        let port = hosts.rule_for(&https("git.example.com:8443", "acme/x.git"));
+        assert_eq!(port, HostRule::default());
+    }
+}
