@@ -25,7 +25,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | words | [`domain`], [`hosts`], [`error`], [`yaml`] |
+//! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`process`], [`mirror`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
 //! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`inspect`], this file |
@@ -34,6 +34,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod codedeploy;
+pub mod diagnostic;
 pub mod domain;
 pub mod engine;
 pub mod error;

@@ -24,7 +24,7 @@ const MAX_DEPTH: usize = 64;
 const MAX_BYTES: usize = 4 << 20;
 
 /// A place in a YAML text. Lines and columns count from 1, columns in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize)]
 pub struct Position {
     /// Line, from 1.
     pub line: u32,
