@@ -1,1 +1,278 @@
-//! See the architecture page in `lib.rs`.
+//! What a run will do, as a value: printed by `plan`, walked by [`crate::rollout`].
+//!
+//! Pure: no file, no clock, no environment, no git.
+
+use serde::Serialize;
+
+use crate::domain::{App, AppName, Revision};
+
+/// An app with its release resolved to a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The manifest's entry.
+    pub app: App,
+    /// The commit its release stands for.
+    pub revision: Revision,
+}
+
+/// What the records say of one app.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorded {
+    /// The commit that runs on this host.
+    pub deployed: Option<Revision>,
+    /// The commit of an attempt that has not succeeded.
+    pub attempted: Option<Revision>,
+    /// The commit deployed before.
+    pub previous: Option<Revision>,
+    /// The source the deployed commit came from, where known.
+    pub source: Option<String>,
+    /// The release in `last_state.yaml`: all that is known of an app that 0.3.1 deployed.
+    pub last_state: Option<String>,
+}
+
+/// What a run will do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// One for each app of the manifest, in its order.
+    pub steps: Vec<Step>,
+}
+
+/// What will happen to one app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The app.
+    pub app: App,
+    /// The commit that is wanted.
+    pub revision: Revision,
+    /// The commit that is recorded as deployed.
+    pub from: Option<Revision>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What to do with an app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Nothing: it is current.
+    Keep,
+    /// Deploy it.
+    Deploy(Reason),
+    /// Leave it alone, whatever its state.
+    Skip(SkipReason),
+}
+
+/// Why an app is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nothing is recorded of it.
+    New,
+    /// Another commit is deployed.
+    Changed,
+    /// An attempt was interrupted or failed, so what is on the host is unknown.
+    Unfinished {
+        /// The commit of that attempt.
+        attempted: Revision,
+    },
+    /// The same commit, from another repository.
+    SourceChanged {
+        /// The repository that the deployed commit came from.
+        from: String,
+    },
+    /// `last_state.yaml` was changed behind our back, for example by 0.3.1.
+    Disputed {
+        /// The release it names.
+        last_state: String,
+    },
+    /// By `--force` or `force: true`.
+    Forced,
+}
+
+/// Why an app is left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// `enabled: false`.
+    Disabled,
+    /// Not among the `--app` options.
+    NotSelected,
+}
+
+impl Reason {
+    /// A few words for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::New => "new".to_owned(),
+            Self::Changed => "changed".to_owned(),
+            Self::Unfinished { attempted } => {
+                format!("attempt of {} did not finish", attempted.short())
+            }
+            Self::SourceChanged { from } => format!("source was {from}"),
+            Self::Disputed { last_state } => format!("last_state.yaml says {last_state}"),
+            Self::Forced => "forced".to_owned(),
+        }
+    }
+}
+
+impl Plan {
+    /// The steps that deploy something.
+    pub fn deployments(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|step| matches!(step.action, Action::Deploy(_)))
+    }
+}
+
+/// What narrows a run or widens it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Only these apps; all if empty.
+    pub only: Vec<AppName>,
+    /// Deploy what is current, too.
+    pub force: bool,
+}
+
+/// Decides for each app. `recorded` yields what is known of an app.
+pub fn plan(
+    wanted: Vec<Wanted>,
+    recorded: impl Fn(&AppName) -> Recorded,
+    selection: &Selection,
+) -> Plan {
+    let steps = wanted
+        .into_iter()
+        .map(|Wanted { app, revision }| {
+            let recorded = recorded(&app.name);
+            let from = recorded
+                .deployed
+                .or_else(|| recorded.last_state.as_ref().and_then(|text| text.parse().ok()));
+            let action = if !app.enabled {
+                Action::Skip(SkipReason::Disabled)
+            } else if !selection.only.is_empty() && !selection.only.contains(&app.name) {
+                Action::Skip(SkipReason::NotSelected)
+            } else {
+                decide(&app, revision, recorded, selection.force)
+            };
+            Step { app, revision, from, action }
+        })
+        .collect();
+    Plan { steps }
+}
+
+fn decide(app: &App, revision: Revision, recorded: Recorded, force: bool) -> Action {
+    if force || app.force {
+        return Action::Deploy(Reason::Forced);
+    }
+    if let Some(attempted) = recorded.attempted {
+        return Action::Deploy(Reason::Unfinished { attempted });
+    }
+    let Some(deployed) = recorded.deployed else {
+        return match recorded.last_state {
+            None => Action::Deploy(Reason::New),
+            Some(text) if names(&text, revision) || text == app.release.to_string() => Action::Keep,
+            Some(_) => Action::Deploy(Reason::Changed),
+        };
+    };
+    // Both records are written together, so a difference is somebody else's doing and
+    // neither can be believed.
+    if let Some(text) = recorded.last_state.filter(|text| !names(text, deployed)) {
+        return Action::Deploy(Reason::Disputed { last_state: text });
+    }
+    if deployed != revision {
+        return Action::Deploy(Reason::Changed);
+    }
+    match recorded.source {
+        Some(from) if from != app.source.to_string() => {
+            Action::Deploy(Reason::SourceChanged { from })
+        }
+        _ => Action::Keep,
+    }
+}
+
+fn names(text: &str, revision: Revision) -> bool {
+    text.parse() == Ok(revision)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::domain::{FileExists, Release, RepoUrl, Symlinks};
+
+    pub(crate) fn revision(n: u8) -> Revision {
+        Revision::from_bytes([n; 20])
+    }
+
+    pub(crate) fn app(name: &str, n: u8) -> App {
+        App {
+            name: name.parse().unwrap(),
+            source: RepoUrl::File(format!("/srv/{name}.git").into()),
+            release: Release::Commit(revision(n)),
+            enabled: true,
+            force: false,
+            path: "".into(),
+            appspec: None,
+            env: Vec::new(),
+            file_exists: FileExists::Disallow,
+            skip_events: Vec::new(),
+            export_ignore: true,
+            symlinks: Symlinks::Safe,
+        }
+    }
+
+    fn action(app: App, recorded: &Recorded, selection: &Selection) -> Action {
+        let wanted = vec![Wanted { revision: revision(1), app }];
+        plan(wanted, |_| recorded.clone(), selection).steps.remove(0).action
+    }
+
+    #[test]
+    fn each_case_has_its_reason() {
+        let deployed = |n| Recorded { deployed: Some(revision(n)), ..Recorded::default() };
+        let state = |text: &str| Recorded { last_state: Some(text.into()), ..Recorded::default() };
+        let one = revision(1).to_string();
+        let cases: Vec<(Recorded, Action)> = vec![
+            (Recorded::default(), Action::Deploy(Reason::New)),
+            (deployed(1), Action::Keep),
+            (deployed(2), Action::Deploy(Reason::Changed)),
+            (
+                Recorded { attempted: Some(revision(2)), ..deployed(1) },
+                Action::Deploy(Reason::Unfinished { attempted: revision(2) }),
+            ),
+            (Recorded { source: Some("file:///srv/api.git".into()), ..deployed(1) }, Action::Keep),
+            (
+                Recorded { source: Some("file:///srv/old.git".into()), ..deployed(1) },
+                Action::Deploy(Reason::SourceChanged { from: "file:///srv/old.git".into() }),
+            ),
+            (state(&one), Action::Keep),
+            (state(&one.to_uppercase()), Action::Keep),
+            (state("v1"), Action::Deploy(Reason::Changed)),
+            (Recorded { last_state: Some(one.clone()), ..deployed(1) }, Action::Keep),
+            (
+                Recorded { last_state: Some("v1".into()), ..deployed(1) },
+                Action::Deploy(Reason::Disputed { last_state: "v1".into() }),
+            ),
+        ];
+        for (recorded, expected) in cases {
+            assert_eq!(
+                action(app("api", 1), &recorded, &Selection::default()),
+                expected,
+                "{recorded:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn force_and_selection() {
+        let current = Recorded { deployed: Some(revision(1)), ..Recorded::default() };
+        let forced = Selection { force: true, ..Selection::default() };
+        assert_eq!(action(app("api", 1), &current, &forced), Action::Deploy(Reason::Forced));
+        let other = Selection { only: vec!["web".parse().unwrap()], force: true };
+        assert_eq!(action(app("api", 1), &current, &other), Action::Skip(SkipReason::NotSelected));
+        let disabled = App { enabled: false, ..app("api", 1) };
+        assert_eq!(action(disabled, &current, &forced), Action::Skip(SkipReason::Disabled));
+    }
+
+    #[test]
+    fn a_release_that_0_3_1_recorded_as_text_is_not_redeployed() {
+        let named = App { release: Release::Name("v1.2".parse().unwrap()), ..app("api", 1) };
+        let recorded = Recorded { last_state: Some("v1.2".into()), ..Recorded::default() };
+        assert_eq!(action(named, &recorded, &Selection::default()), Action::Keep);
+    }
+}
