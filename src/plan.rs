@@ -28,6 +28,8 @@ pub struct Recorded {
     pub source: Option<String>,
     /// The release in `last_state.yaml`: all that is known of an app that 0.3.1 deployed.
     pub last_state: Option<String>,
+    /// Why the records cannot be believed, if they were damaged.
+    pub damaged: Option<String>,
 }
 
 /// What a run will do.
@@ -85,6 +87,11 @@ pub enum Reason {
         /// The release it names.
         last_state: String,
     },
+    /// The records are damaged, so what is on the host is unknown.
+    Damaged {
+        /// What is wrong with them.
+        why: String,
+    },
     /// By `--force` or `force: true`.
     Forced,
 }
@@ -110,6 +117,7 @@ impl Reason {
             }
             Self::SourceChanged { from } => format!("source was {from}"),
             Self::Disputed { last_state } => format!("last_state.yaml says {last_state}"),
+            Self::Damaged { why } => format!("records damaged: {why}"),
             Self::Forced => "forced".to_owned(),
         }
     }
@@ -160,6 +168,9 @@ pub fn plan(
 fn decide(app: &App, revision: Revision, recorded: Recorded, force: bool) -> Action {
     if force || app.force {
         return Action::Deploy(Reason::Forced);
+    }
+    if let Some(why) = recorded.damaged {
+        return Action::Deploy(Reason::Damaged { why });
     }
     if let Some(attempted) = recorded.attempted {
         return Action::Deploy(Reason::Unfinished { attempted });
@@ -239,6 +250,10 @@ pub(crate) mod tests {
             (
                 Recorded { source: Some("file:///srv/old.git".into()), ..deployed(1) },
                 Action::Deploy(Reason::SourceChanged { from: "file:///srv/old.git".into() }),
+            ),
+            (
+                Recorded { damaged: Some("empty".into()), ..deployed(1) },
+                Action::Deploy(Reason::Damaged { why: "empty".into() }),
             ),
             (state(&one), Action::Keep),
             (state(&one.to_uppercase()), Action::Keep),

@@ -173,19 +173,19 @@ fn deploy_one<H: Host>(
     // In this order, each durable before the next: killed at any instant, the records never
     // claim more than happened.
     host.record_attempt(step)?;
-    let deployed = host
-        .deploy(step, bundle)
-        .and_then(|()| host.record_success(step, started.elapsed()));
+    let deployed =
+        host.deploy(step, bundle).and_then(|()| host.record_success(step, started.elapsed()));
     if let Err(failure) = &deployed {
         host.record_failure(step, failure, started.elapsed());
     }
     deployed
 }
 
-type Prepared<B> = Vec<Option<Result<B, Failure>>>;
+/// One app's preparation; `None` if it needs none or was not reached.
+type Prepared<B> = Option<Result<B, Failure>>;
 
-fn prepare_all<H: Host>(plan: &Plan, host: &H, jobs: usize) -> Prepared<H::Bundle> {
-    let bundles: Vec<Mutex<Option<Result<H::Bundle, Failure>>>> =
+fn prepare_all<H: Host>(plan: &Plan, host: &H, jobs: usize) -> Vec<Prepared<H::Bundle>> {
+    let bundles: Vec<Mutex<Prepared<H::Bundle>>> =
         plan.steps.iter().map(|_| Mutex::new(None)).collect();
     let queue: Mutex<VecDeque<usize>> = Mutex::new(
         (0..plan.steps.len())
@@ -224,7 +224,6 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::domain::AppName;
     use crate::plan::tests::{app, revision};
     use crate::plan::{Recorded, Selection, Wanted, plan};
 
