@@ -1,1 +1,220 @@
-//! See the architecture page in `lib.rs`.
+//! What can be typed. No decisions, and no look at the environment (see `settings`).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done, or nothing to do          1 unexpected error
+  2 usage or configuration refused  3 fetch failed: network, credential, commit
+  4 an app failed                   7 unsafe or invalid content refused
+  9 another run holds the lock     10 --exit-code: there are changes
+ 11 environment unfit (no tool, not root, disk)
+ 129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM
+Exit codes 2, 3, 7, 9, 10 and 11 leave the host as it was.
+
+Environment: MULTIDEPLOYER_CONFIG, MULTIDEPLOYER_GITHUB_TOKEN,
+  MULTIDEPLOYER_CODEDEPLOY_LOCAL_PATH, MULTIDEPLOYER_CACHE_DIR,
+  MULTIDEPLOYER_STATE_DIR, MULTIDEPLOYER_LOG, CODEDEPLOY_GITHUB_TOKEN
+  (github.com only), NO_COLOR";
+
+/// Bring this host to the list of applications in multideployer.yaml, each at one exact commit
+#[derive(Debug, Parser)]
+#[command(name = "multideployer", version, disable_version_flag = true, after_help = EXIT_CODES)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do; `deploy` if nothing is said
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `deploy`, for hook scripts written for 0.3.1
+    #[command(flatten)]
+    pub deploy: DeployArgs,
+    /// Options of every command
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// Print version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    pub version: (),
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Deploy what differs from the manifest (the default)
+    Deploy(DeployArgs),
+    /// Say what `deploy` would do, and why
+    Plan(PlanArgs),
+    /// Validate manifests; needs no root, no agent and no network
+    Check(CheckArgs),
+    /// Say what runs on this host, since when, and whether it is what the manifest wants
+    Status(StatusArgs),
+    /// The built-in codedeploy-local, with the options of the agent's own
+    #[command(name = "codedeploy-local", disable_help_flag = true)]
+    CodedeployLocal {
+        /// codedeploy-local's options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Options of `deploy`.
+#[derive(Debug, Args, Default, Clone, PartialEq, Eq)]
+pub struct DeployArgs {
+    /// Deploy only this app (may be given several times)
+    #[arg(short, long = "app", value_name = "APP")]
+    pub apps: Vec<String>,
+    /// Deploy apps that are current, too
+    #[arg(short, long)]
+    pub force: bool,
+    /// Say what would be done; the same as `plan`
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Token for the hosts of github:// sources. Visible to others in `ps` until the program
+    /// has restarted itself without it: prefer `MULTIDEPLOYER_GITHUB_TOKEN` or a token file
+    #[arg(short, long, value_name = "TOKEN")]
+    pub github_token: Option<String>,
+    /// Make no connection; fail if a commit is not in its mirror
+    #[arg(long)]
+    pub offline: bool,
+    /// How many apps are fetched and checked out at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: Option<u16>,
+    /// How long to wait for another run to end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub lock_wait: Option<Duration>,
+}
+
+/// Options of `plan`.
+#[derive(Debug, Args, Clone)]
+pub struct PlanArgs {
+    /// Only this app (may be given several times)
+    #[arg(short, long = "app", value_name = "APP")]
+    pub apps: Vec<String>,
+    /// As if `deploy --force`
+    #[arg(short, long)]
+    pub force: bool,
+    /// Exit with 10 if something would be deployed
+    #[arg(long)]
+    pub exit_code: bool,
+    /// Make no connection (branches and tags cannot be resolved then)
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args, Clone)]
+pub struct CheckArgs {
+    /// The manifests; the one that `deploy` would read if none is given
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args, Clone)]
+pub struct StatusArgs {
+    /// Only these apps
+    #[arg(value_name = "APP")]
+    pub apps: Vec<String>,
+    /// Exit with 10 if an app is not what the manifest wants
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// Options of every command.
+#[derive(Debug, Args, Clone)]
+pub struct GlobalArgs {
+    /// The manifest [default: multideployer.yaml in the working directory]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// Mirrors and worktrees [default: /var/cache/codedeploy-multideployer]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub cache_dir: Option<PathBuf>,
+    /// Lock and `last_state.yaml` [default: /var/lib/codedeploy-multideployer]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// Log file [default: /var/log/codedeploy-multideployer/multideployer.log]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub log: Option<PathBuf>,
+    /// The codedeploy-local to use, or `builtin` [default: the agent's, else the built-in one]
+    #[arg(short, long, value_name = "PATH", global = true)]
+    pub codedeploy_local_path: Option<PathBuf>,
+    /// The agent's configuration file, passed on to codedeploy-local
+    #[arg(long, value_name = "FILE", global = true)]
+    pub agent_configuration_file: Option<PathBuf>,
+    /// Show what codedeploy-local prints
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// Show more still (never secrets)
+    #[arg(short, long, global = true)]
+    pub debug: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with_all = ["verbose", "debug"])]
+    pub quiet: bool,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Colours
+    #[arg(long, value_enum, default_value_t, global = true)]
+    pub color: Color,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Reads `90`, `90s`, `10m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, factor) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        _ => (text, 1),
+    };
+    let seconds: u32 = number.parse().map_err(|_| "expected a time such as 90s, 10m or 1h")?;
+    Ok(Duration::from_secs(u64::from(seconds) * factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_of_0_3_1_is_understood() {
+        let line = "multideployer -d -v -f -a x -a y -g tok -c /bin/cdl --config m.yaml -l x.log";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.deploy.apps, ["x", "y"]);
+        assert!(cli.deploy.force && cli.global.debug && cli.global.verbose);
+        assert_eq!(cli.deploy.github_token.as_deref(), Some("tok"));
+        let long = "multideployer --debug --verbose --force --app x --github-token t \
+                    --codedeploy-local-path /c --config m --log l";
+        Cli::try_parse_from(long.split_whitespace()).unwrap();
+    }
+
+    #[test]
+    fn times() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for bad in ["", "m", "-1", "1d", "é", "99999999999"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
