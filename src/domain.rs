@@ -335,6 +335,17 @@ pub enum Symlinks {
     Refuse,
 }
 
+/// The CodeDeploy lifecycle event that this program runs in.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Hook {
+    /// `AfterInstall`, usually.
+    pub lifecycle_event: String,
+    /// The outer deployment's id.
+    pub deployment_id: String,
+    /// The outer deployment group's name.
+    pub deployment_group_name: Option<String>,
+}
+
 /// One application as the manifest wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Color, GlobalArgs};
-use crate::domain::Secret;
+use crate::domain::{Hook, Secret};
 use crate::error::{ExitCode, Failure};
 
 /// Variables of ours that are not passed on to any child.
@@ -47,7 +47,8 @@ impl Environment {
     /// Our own variables, tokens among them: not for children.
     pub fn own_names(&self) -> impl Iterator<Item = &OsStr> {
         self.0.keys().map(OsString::as_os_str).filter(|name| {
-            name.as_encoded_bytes().starts_with(OURS.as_bytes()) || *name == "CODEDEPLOY_GITHUB_TOKEN"
+            name.as_encoded_bytes().starts_with(OURS.as_bytes())
+                || *name == "CODEDEPLOY_GITHUB_TOKEN"
         })
     }
 }
@@ -57,17 +58,6 @@ impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(variables: [(&str, &str); N]) -> Self {
         Self(variables.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
     }
-}
-
-/// The CodeDeploy lifecycle event that this program runs in.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Hook {
-    /// `AfterInstall`, usually.
-    pub lifecycle_event: String,
-    /// The outer deployment's id.
-    pub deployment_id: String,
-    /// The outer deployment group's name.
-    pub deployment_group_name: Option<String>,
 }
 
 /// How to talk.
@@ -339,9 +329,12 @@ mod tests {
 
     #[test]
     fn our_own_variables_are_known() {
-        let environment: Environment =
-            [("MULTIDEPLOYER_GITHUB_TOKEN", "t"), ("CODEDEPLOY_GITHUB_TOKEN", "t"), ("PATH", "/bin")]
-                .into();
+        let environment: Environment = [
+            ("MULTIDEPLOYER_GITHUB_TOKEN", "t"),
+            ("CODEDEPLOY_GITHUB_TOKEN", "t"),
+            ("PATH", "/bin"),
+        ]
+        .into();
         assert_eq!(environment.own_names().count(), 2);
     }
 }

@@ -1,0 +1,204 @@
+//! What is said while a run goes on: bars on a terminal, short lines elsewhere, nothing in a
+//! hook (whose last 2 kB belong to the block), and everything in the log.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::human::{self, Paint};
+use super::log::Log;
+use super::{seconds, tame};
+use crate::error::Failure;
+use crate::plan::{Action, Step};
+use crate::rollout::Event;
+
+/// Characters of a relayed line.
+const WIDTH: usize = 400;
+
+/// Where talk goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A terminal: bars and lines.
+    Terminal,
+    /// A pipe or file: lines.
+    Pipe,
+    /// Nowhere: in a hook, or by `--quiet`.
+    Nowhere,
+}
+
+/// Says what happens, on standard error and in the log.
+pub struct Console {
+    place: Place,
+    /// Relay what codedeploy-local prints, too.
+    relay: bool,
+    paint: Paint,
+    log: Log,
+    bars: MultiProgress,
+    running: Mutex<HashMap<String, ProgressBar>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Console {
+    /// Talks to `place`, and to `log` always.
+    pub fn new(place: Place, relay: bool, paint: Paint, log: Log) -> Self {
+        let bars = MultiProgress::new();
+        if place != Place::Terminal {
+            bars.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+        }
+        Self {
+            place,
+            relay,
+            paint,
+            log,
+            bars,
+            running: Mutex::default(),
+            warnings: Mutex::default(),
+        }
+    }
+
+    /// A step of the rollout.
+    pub fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Preparing(step) => {
+                self.start(step, "preparing");
+                self.log.line(
+                    Some(step.app.name.as_str()),
+                    &format!("preparing {} from {}", step.revision, step.app.source),
+                );
+            }
+            Event::Prepared(step, None, took) => {
+                self.finish(step);
+                self.log.line(
+                    Some(step.app.name.as_str()),
+                    &format!("prepared in {}", seconds(took.as_secs_f64())),
+                );
+            }
+            Event::Deploying(step) => {
+                let reason = match &step.action {
+                    Action::Deploy(reason) => reason.describe(),
+                    Action::Keep | Action::Skip(_) => String::new(),
+                };
+                let from = step.from.map_or_else(|| "nothing".to_owned(), |from| from.short());
+                let to = step.revision.short();
+                self.say(step, &format!("deploying {from} -> {to} ({reason})"));
+                if self.place == Place::Terminal {
+                    self.start(step, "deploying");
+                }
+            }
+            Event::Deployed(step, None, took) => {
+                self.finish(step);
+                let took = seconds(took.as_secs_f64());
+                self.say(step, &self.paint.green(&format!("deployed in {took}")));
+            }
+            Event::Prepared(step, Some(failure), took)
+            | Event::Deployed(step, Some(failure), took) => {
+                self.finish(step);
+                self.fail(step, failure, *took);
+            }
+        }
+    }
+
+    /// Objects that arrive for an app.
+    pub fn received(&self, app: &str, objects: usize, of: usize, bytes: usize) {
+        let running = lock(&self.running);
+        if let Some(bar) = running.get(app) {
+            let megabytes = bytes / 1_000_000;
+            bar.set_message(format!("fetching {objects}/{of} objects, {megabytes} MB"));
+        }
+    }
+
+    /// A line that codedeploy-local printed for an app.
+    pub fn relayed(&self, app: &str, line: &str) {
+        self.log.line(Some(app), &format!("| {line}"));
+        if self.relay || self.place == Place::Terminal {
+            self.print(&format!("{app} {} {}", self.paint.dim("|"), tame(line, WIDTH)));
+        }
+    }
+
+    /// Something that a person should know; it is kept for the report, once.
+    pub fn warn(&self, app: Option<&str>, text: &str) {
+        let about = app.map(|app| format!("{app}: ")).unwrap_or_default();
+        let warning = tame(&format!("{about}{text}"), WIDTH);
+        self.log.line(app, &format!("warning: {text}"));
+        let mut warnings = lock(&self.warnings);
+        if !warnings.contains(&warning) {
+            self.print(&format!("{} {warning}", self.paint.yellow("warning:")));
+            warnings.push(warning);
+        }
+    }
+
+    /// The warnings so far.
+    pub fn warnings(&self) -> Vec<String> {
+        lock(&self.warnings).clone()
+    }
+
+    /// A line for the log, and for nobody else.
+    pub fn log(&self, app: Option<&str>, text: &str) {
+        self.log.line(app, text);
+    }
+
+    /// A line for people, and for the log.
+    pub fn note(&self, text: &str) {
+        self.log.line(None, text);
+        self.print(text);
+    }
+
+    fn fail(&self, step: &Step, failure: &Failure, took: Duration) {
+        let app = step.app.name.as_str();
+        self.log
+            .line(Some(app), &format!("failed after {}: {failure}", seconds(took.as_secs_f64())));
+        for line in &failure.output {
+            self.log.line(Some(app), &format!("  | {line}"));
+        }
+        if let Some(hint) = &failure.hint {
+            self.log.line(Some(app), &format!("hint: {hint}"));
+        }
+        self.print(human::failure(failure, Some(app), self.paint).trim_end());
+    }
+
+    fn say(&self, step: &Step, text: &str) {
+        self.log.line(Some(step.app.name.as_str()), text);
+        self.print(&format!("{}: {text}", step.app.name));
+    }
+
+    fn print(&self, text: &str) {
+        match self.place {
+            Place::Nowhere => {}
+            // Nobody may be listening any more; that is no reason to stop.
+            Place::Pipe => drop(writeln!(std::io::stderr(), "{text}")),
+            Place::Terminal => {
+                self.bars.suspend(|| drop(writeln!(std::io::stderr(), "{text}")));
+            }
+        }
+    }
+
+    fn start(&self, step: &Step, doing: &str) {
+        let app = step.app.name.as_str();
+        if self.place == Place::Pipe {
+            self.print(&format!("{app}: {doing} {}", step.revision.short()));
+        }
+        let bar = self.bars.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(app.to_owned());
+        bar.set_message(format!("{doing} {}", step.revision.short()));
+        if self.place == Place::Terminal {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+        lock(&self.running).insert(app.to_owned(), bar);
+    }
+
+    fn finish(&self, step: &Step) {
+        if let Some(bar) = lock(&self.running).remove(step.app.name.as_str()) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,187 @@
+//! For people at a terminal or reading a pipe.
+
+use super::{AppEnd, RunReport, seconds, tame};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::error::Failure;
+use crate::plan::{Action, Plan, SkipReason};
+
+const RED: &str = "\u{1b}[31m";
+const GREEN: &str = "\u{1b}[32m";
+const YELLOW: &str = "\u{1b}[33m";
+const DIM: &str = "\u{1b}[2m";
+const RESET: &str = "\u{1b}[0m";
+/// Characters of a line of somebody else's text.
+const WIDTH: usize = 400;
+
+/// Paints, or not.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint(pub bool);
+
+impl Paint {
+    fn with(self, colour: &str, text: &str) -> String {
+        if self.0 { format!("{colour}{text}{RESET}") } else { text.to_owned() }
+    }
+
+    /// Something failed.
+    pub fn red(self, text: &str) -> String {
+        self.with(RED, text)
+    }
+
+    /// Something succeeded.
+    pub fn green(self, text: &str) -> String {
+        self.with(GREEN, text)
+    }
+
+    /// Something should be looked at.
+    pub fn yellow(self, text: &str) -> String {
+        self.with(YELLOW, text)
+    }
+
+    /// Less important.
+    pub fn dim(self, text: &str) -> String {
+        self.with(DIM, text)
+    }
+}
+
+/// A failure in full: `error:`, `caused by:`, the program's last lines, `hint:`.
+pub fn failure(failure: &Failure, app: Option<&str>, paint: Paint) -> String {
+    let about = app.map(|app| format!("{app}: ")).unwrap_or_default();
+    let mut text = format!("{} {about}{}\n", paint.red("error:"), tame(&failure.message, WIDTH));
+    for cause in &failure.causes {
+        text += &format!("  caused by: {}\n", tame(cause, WIDTH));
+    }
+    for line in &failure.output {
+        text += &format!("  | {}\n", tame(line, WIDTH));
+    }
+    if let Some(hint) = &failure.hint {
+        text += &format!("  {} {}\n", paint.yellow("hint:"), tame(hint, WIDTH));
+    }
+    text
+}
+
+/// A finding about a file.
+pub fn diagnostic(finding: &Diagnostic, paint: Paint) -> String {
+    let severity = match finding.severity {
+        Severity::Error => paint.red("error:"),
+        Severity::Warning => paint.yellow("warning:"),
+        Severity::Note => paint.dim("note:"),
+    };
+    let mut text = format!("{severity} {}\n", tame(&finding.to_string(), WIDTH));
+    if let Some(hint) = &finding.hint {
+        text += &format!("  {} {}\n", paint.yellow("hint:"), tame(hint, WIDTH));
+    }
+    text
+}
+
+/// What a plan will do, a line for each app.
+pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
+    let width = plan.steps.iter().map(|step| step.app.name.as_str().len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for step in &plan.steps {
+        let from = step.from.map_or_else(|| "nothing".to_owned(), |from| from.short());
+        let to = step.revision.short();
+        let what = match &step.action {
+            Action::Keep => paint.dim(&format!("keep    {to}")),
+            Action::Skip(SkipReason::Disabled) => paint.dim("skip    (enabled: false)"),
+            Action::Skip(SkipReason::NotSelected) => paint.dim("skip    (not selected)"),
+            Action::Deploy(reason) => {
+                let line = format!("deploy  {from} -> {to}  ({})", tame(&reason.describe(), 200));
+                paint.green(&line)
+            }
+        };
+        text += &format!("{:width$}  {what}\n", step.app.name.as_str());
+    }
+    let changes = plan.deployments().count();
+    text += &match changes {
+        0 => "nothing to deploy".to_owned(),
+        1 => "1 app to deploy".to_owned(),
+        n => format!("{n} apps to deploy"),
+    };
+    if let (Some(tool), true) = (tool, changes > 0) {
+        text += &format!(", with {tool}");
+    }
+    text + "\n"
+}
+
+/// The end of a run: a table of what changed, and one line of sums.
+pub fn summary(report: &RunReport, paint: Paint) -> String {
+    let mut text = String::new();
+    let shown: Vec<_> = report
+        .apps
+        .iter()
+        .filter(|app| {
+            !matches!(app.result, AppEnd::Unchanged | AppEnd::NotSelected | AppEnd::Disabled)
+        })
+        .collect();
+    let width = shown.iter().map(|app| app.name.len()).max().unwrap_or(0);
+    for app in &shown {
+        let what = match app.result {
+            AppEnd::Deployed => paint.green(&format!("deployed in {}", seconds(app.seconds))),
+            AppEnd::Failed => paint.red(&format!("FAILED after {}", seconds(app.seconds))),
+            AppEnd::NotPrepared => paint.red("not prepared; left as it was"),
+            _ => paint.yellow("not run; left as it was"),
+        };
+        text += &format!("{:width$}  {:17} {what}\n", app.name, app.change());
+    }
+    let sum = |end, word: &str| match report.ended(end).count() {
+        0 => None,
+        n => Some(format!("{n} {word}")),
+    };
+    let sums = [
+        sum(AppEnd::Deployed, "deployed"),
+        sum(AppEnd::Failed, "failed"),
+        sum(AppEnd::NotPrepared, "not prepared"),
+        sum(AppEnd::NotRun, "not run"),
+        sum(AppEnd::Unchanged, "unchanged"),
+        sum(AppEnd::Disabled, "disabled"),
+        sum(AppEnd::NotSelected, "not selected"),
+    ];
+    let sums: Vec<String> = sums.into_iter().flatten().collect();
+    let sums = if sums.is_empty() { "no apps in the manifest".to_owned() } else { sums.join(", ") };
+    let code = u8::from(report.exit_code);
+    let verdict = if code == 0 {
+        paint.green("ok")
+    } else {
+        paint.red(&format!("failed (exit code {code})"))
+    };
+    text += &format!(
+        "multideployer {verdict}: {sums} in {} (run {})\n",
+        seconds(report.seconds),
+        report.run
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{app, report};
+    use super::*;
+    use crate::error::ExitCode;
+
+    #[test]
+    fn the_summary_names_what_changed_and_counts_the_rest() {
+        let mut report = report();
+        report.exit_code = ExitCode::AppFailed;
+        report.apps = vec![
+            app("gateway", AppEnd::Deployed, None),
+            app("api", AppEnd::Failed, None),
+            app("web", AppEnd::Unchanged, None),
+        ];
+        insta::assert_snapshot!(summary(&report, Paint(false)), @r"
+        gateway  7777777->9191919  deployed in 3.2 s
+        api      7777777->9191919  FAILED after 3.2 s
+        multideployer failed (exit code 4): 1 deployed, 1 failed, 1 unchanged in 12 s (run 20261125T104501Z-1a2b)
+        ");
+    }
+
+    #[test]
+    fn a_failure_shows_its_chain_and_tames_it() {
+        let mut shown = Failure::new(ExitCode::Fetch, "cannot resolve").context("cannot fetch");
+        shown.output = vec!["\u{1b}]0;owned\u{7}".into()];
+        let text = failure(&shown.hint("try"), Some("api"), Paint(false));
+        assert_eq!(
+            text,
+            "error: api: cannot fetch\n  caused by: cannot resolve\n  | \u{fffd}]0;owned\u{fffd}\n  hint: try\n"
+        );
+    }
+}
