@@ -1,0 +1,346 @@
+//! Reading a mapping key by key, and collecting what is wrong with it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::{Diagnostic, Severity, meant, quoted};
+use crate::manifest::Version;
+use crate::yaml::{Node, Position, Scalar, Value};
+
+/// Findings that are kept; a file with more is not read for pleasure.
+const MOST: usize = 100;
+
+/// All findings so far.
+pub(super) struct Findings {
+    file: PathBuf,
+    /// What the file says it is, once that is known.
+    pub(super) version: Option<Version>,
+    /// The app that is being read.
+    pub(super) app: Option<String>,
+    list: Vec<Diagnostic>,
+    errors: usize,
+    /// Takes what comes after [`MOST`].
+    surplus: Diagnostic,
+}
+
+impl Findings {
+    pub(super) fn new(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            version: None,
+            app: None,
+            list: Vec::new(),
+            errors: 0,
+            surplus: Diagnostic::new(Severity::Note, file, None, ""),
+        }
+    }
+
+    /// Adds an error; the caller may add a hint to what is returned.
+    pub(super) fn error(
+        &mut self,
+        at: Option<Position>,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.errors += 1;
+        self.add(Severity::Error, at, message.into())
+    }
+
+    pub(super) fn warning(
+        &mut self,
+        at: Option<Position>,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.add(Severity::Warning, at, message.into())
+    }
+
+    pub(super) fn note(
+        &mut self,
+        at: Option<Position>,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.add(Severity::Note, at, message.into())
+    }
+
+    fn add(
+        &mut self,
+        severity: Severity,
+        at: Option<Position>,
+        message: String,
+    ) -> &mut Diagnostic {
+        let mut finding = Diagnostic::new(severity, &self.file, at, message);
+        finding.app.clone_from(&self.app);
+        if self.list.len() >= MOST {
+            self.surplus = finding;
+            return &mut self.surplus;
+        }
+        self.list.push(finding);
+        self.list.last_mut().unwrap_or(&mut self.surplus)
+    }
+
+    pub(super) fn any_error(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// The findings in the order of the file.
+    pub(super) fn sorted(self) -> Vec<Diagnostic> {
+        let Self { mut list, file, errors, .. } = self;
+        list.sort_by_key(|finding| finding.at);
+        let shown = list.iter().filter(|finding| finding.is_error()).count();
+        if list.len() == MOST && errors > shown {
+            let message = format!("more than {MOST} findings; the rest is not shown");
+            list.push(Diagnostic::new(Severity::Error, &file, None, message));
+        }
+        list
+    }
+}
+
+/// The keys a mapping may have, by when they came.
+#[derive(Clone, Copy)]
+pub(super) struct Keys {
+    /// Version 1.0's.
+    pub(super) first: &'static [&'static str],
+    /// Version 2's in addition.
+    pub(super) second: &'static [&'static str],
+    /// Version 2's that this program does not know how to obey yet.
+    pub(super) later: &'static [&'static str],
+}
+
+struct Field<'n> {
+    key: &'n str,
+    at: Position,
+    value: &'n Node,
+}
+
+/// A mapping whose keys are taken one by one; what is left at the end is unknown.
+pub(super) struct Fields<'n> {
+    /// In the order of the text; `None` once taken.
+    fields: Vec<Option<Field<'n>>>,
+    by_key: HashMap<&'n str, usize>,
+}
+
+impl<'n> Fields<'n> {
+    /// The fields of a mapping, merge keys (`<<: *x`) carried out. Anything else than a
+    /// mapping is an error.
+    pub(super) fn of(node: &'n Node, what: &str, findings: &mut Findings) -> Option<Self> {
+        let Some(entries) = node.entries() else {
+            let message = format!("{what} is {}; it must be a mapping of keys", node.kind());
+            findings.error(Some(node.at), message);
+            return None;
+        };
+        let mut fields = Self { fields: Vec::new(), by_key: HashMap::new() };
+        fields.add(entries, findings);
+        Some(fields)
+    }
+
+    fn add(&mut self, entries: &'n [(Node, Node)], findings: &mut Findings) {
+        // The place of the value that counts, for each key of *this* mapping.
+        let mut own: HashMap<&str, usize> = HashMap::new();
+        let mut merges = Vec::new();
+        for (key, value) in entries {
+            let Value::Scalar(Scalar { text, plain }) = &key.value else {
+                findings.error(Some(key.at), format!("a key is {}; it must be a text", key.kind()));
+                continue;
+            };
+            if text == "<<" && *plain && key.tag.is_none() {
+                merges.push(value);
+                continue;
+            }
+            let field = Field { key: text, at: key.at, value };
+            if let Some(&index) = own.get(text.as_str()) {
+                let first = self.fields[index].as_ref().map_or(key.at, |field| field.at);
+                let message = format!("the key {} stands already at {first}", quoted(text));
+                if findings.version == Some(Version::V2) {
+                    findings.error(Some(key.at), message);
+                } else {
+                    findings.warning(Some(key.at), format!("{message}; this one counts"));
+                }
+                // As PyYAML has it: the last one wins.
+                self.fields[index] = Some(field);
+            } else if !self.by_key.contains_key(text.as_str()) {
+                own.insert(text, self.fields.len());
+                self.by_key.insert(text, self.fields.len());
+                self.fields.push(Some(field));
+            }
+        }
+        // A mapping's own keys win over merged ones, earlier merged ones over later.
+        for value in merges {
+            match &value.value {
+                Value::Map(entries) => self.add(entries, findings),
+                Value::List(items) if items.iter().all(|item| item.entries().is_some()) => {
+                    for entries in items.iter().filter_map(Node::entries) {
+                        self.add(entries, findings);
+                    }
+                }
+                Value::Scalar(_) | Value::List(_) => {
+                    findings.error(
+                        Some(value.at),
+                        format!("`<<` is given {}; it must be a mapping", value.kind()),
+                    );
+                }
+            }
+        }
+    }
+
+    /// The value of a key, which counts as known from now on.
+    pub(super) fn take(&mut self, key: &str) -> Option<&'n Node> {
+        let index = *self.by_key.get(key)?;
+        self.fields.get_mut(index)?.take().map(|field| field.value)
+    }
+
+    /// Whether there is such a key that was not taken.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.by_key.get(key).and_then(|index| self.fields.get(*index)).is_some_and(Option::is_some)
+    }
+
+    /// All fields, for mappings whose keys are free.
+    pub(super) fn into_all(self) -> impl Iterator<Item = (&'n str, Position, &'n Node)> {
+        self.fields.into_iter().flatten().map(|field| (field.key, field.at, field.value))
+    }
+
+    /// Reports the keys that nobody took: errors in version 2, warnings in 1.0, nothing
+    /// if the version is not known. `x-…` is free for anchors.
+    pub(super) fn finish(self, keys: Keys, findings: &mut Findings) {
+        let known = || keys.first.iter().chain(keys.second).copied();
+        for field in self.fields.into_iter().flatten() {
+            let (key, at) = (field.key, Some(field.at));
+            let name = quoted(key);
+            let later = keys.later.contains(&key);
+            match findings.version {
+                None => {}
+                _ if key.starts_with("x-") => {}
+                Some(Version::V1) if later || keys.second.contains(&key) => {
+                    findings
+                        .warning(at, format!("{name} is not known in version 1.0 and is ignored"))
+                        .hint = Some("write `version: 2` to use it".into());
+                }
+                Some(Version::V1) => {
+                    findings.warning(at, format!("unknown key {name} is ignored")).hint =
+                        did_you_mean(key, keys.first.iter().copied());
+                }
+                Some(Version::V2) if later => {
+                    findings
+                        .error(at, format!("{name} is not supported by this version yet"))
+                        .hint = Some("remove it until it is".into());
+                }
+                Some(Version::V2) => {
+                    findings.error(at, format!("unknown key {name}")).hint =
+                        did_you_mean(key, known())
+                            .or_else(|| Some(format!("known are {}", list(known()))));
+                }
+            }
+        }
+    }
+}
+
+/// "did you mean `x`?"
+pub(super) fn did_you_mean<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    meant(word, known).map(|known| format!("did you mean `{known}`?"))
+}
+
+/// `a`, `b`, `c`
+pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// A boolean as YAML 1.1 writes it, which is what 0.3.1 read.
+pub(super) fn boolean(node: &Node) -> Option<bool> {
+    let Value::Scalar(Scalar { text, plain: true }) = &node.value else { return None };
+    if node.tag.is_some() {
+        return None;
+    }
+    match text.as_str() {
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
+        _ => None,
+    }
+}
+
+impl Findings {
+    /// The value of an optional boolean key; nothing, or null, is `None`.
+    pub(super) fn take_bool(&mut self, fields: &mut Fields<'_>, key: &str) -> Option<bool> {
+        let node = fields.take(key).filter(|node| !node.is_null())?;
+        let value = boolean(node);
+        if value.is_none() {
+            let found = match &node.value {
+                Value::Scalar(Scalar { text, .. }) => format!("the text {}", quoted(text)),
+                Value::List(_) | Value::Map(_) => node.kind().to_owned(),
+            };
+            self.error(Some(node.at), format!("`{key}` is {found}; it must be true or false"))
+                .hint = Some("without quotes: `true`, `false`, `yes`, `no`, `on` or `off`".into());
+        }
+        value
+    }
+
+    /// The value of an optional text key; nothing, or null, is `None`.
+    pub(super) fn take_text<'n>(
+        &mut self,
+        fields: &mut Fields<'n>,
+        key: &str,
+    ) -> Option<(&'n str, Position)> {
+        let node = fields.take(key).filter(|node| !node.is_null())?;
+        self.text(node, key).map(|text| (text, node.at))
+    }
+
+    /// The text of a scalar that must be one. Numbers and the like are taken as they are
+    /// written. The text is neither empty nor null and has no control characters.
+    pub(super) fn text<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n str> {
+        let at = Some(node.at);
+        match node.text() {
+            None => self.error(at, format!("`{what}` is {}; it must be a text", node.kind())),
+            Some(_) if node.is_null() => self.error(at, format!("`{what}` has no value")),
+            Some("") => self.error(at, format!("`{what}` is empty")),
+            Some(text) if text.chars().any(char::is_control) => {
+                self.error(at, format!("`{what}` contains a line break or control character"))
+            }
+            Some(text) => return Some(text),
+        };
+        None
+    }
+
+    /// The texts of a list that must hold at least one, unless `empty` is allowed.
+    pub(super) fn texts<'n>(
+        &mut self,
+        node: &'n Node,
+        what: &str,
+        empty: bool,
+    ) -> Option<Vec<(&'n str, Position)>> {
+        let Some(items) = node.items() else {
+            self.error(Some(node.at), format!("`{what}` is {}; it must be a list", node.kind()));
+            return None;
+        };
+        if items.is_empty() && !empty {
+            self.error(Some(node.at), format!("`{what}` is an empty list"));
+            return None;
+        }
+        let entry = format!("{what}[]");
+        let texts: Vec<_> =
+            items.iter().map(|item| self.text(item, &entry).map(|text| (text, item.at))).collect();
+        texts.into_iter().collect()
+    }
+
+    /// The value of an optional key that is one of a few words, in lower or upper case.
+    pub(super) fn take_choice<T: Copy>(
+        &mut self,
+        fields: &mut Fields<'_>,
+        key: &str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
+        let (text, at) = self.take_text(fields, key)?;
+        let found = choices
+            .iter()
+            .find(|(word, _)| text == *word || text == word.to_ascii_uppercase())
+            .map(|(_, value)| *value);
+        if found.is_none() {
+            let words = || choices.iter().map(|(word, _)| *word);
+            self.error(
+                Some(at),
+                format!("`{key}` is {}; it must be one of {}", quoted(text), list(words())),
+            )
+            .hint = did_you_mean(text, words());
+        }
+        found
+    }
+}

@@ -1,0 +1,682 @@
+use super::*;
+use crate::diagnostic::Severity;
+use crate::domain::{FileExists, Release, Symlinks};
+use crate::hosts::Auth;
+
+const SHA: &str = "91ab77cd0e5f2f7f0a6c1b3f5d7e9a1b2c3d4e5f";
+
+fn read(text: &str) -> Result<Manifest, Rejected> {
+    let text = text.replace("$SHA", SHA);
+    parse(text.as_bytes(), Path::new("m.yaml"), &Defaults::new("/srv/manifest"))
+}
+
+/// One line for each finding: `E place: message -> hint`.
+fn rendered(findings: &[Diagnostic]) -> String {
+    let line = |finding: &Diagnostic| {
+        let severity = match finding.severity {
+            Severity::Error => 'E',
+            Severity::Warning => 'W',
+            Severity::Note => 'N',
+        };
+        let hint = finding.hint.as_ref().map(|hint| format!(" -> {hint}")).unwrap_or_default();
+        format!("{severity} {finding}{hint}\n")
+    };
+    findings.iter().map(line).collect()
+}
+
+fn findings(text: &str) -> String {
+    match read(text) {
+        Ok(manifest) => rendered(&manifest.warnings),
+        Err(rejected) => {
+            assert!(rejected.problems.iter().any(Diagnostic::is_error));
+            rendered(&rejected.problems)
+        }
+    }
+}
+
+#[track_caller]
+fn finds(text: &str, expected: &str) {
+    assert_eq!(findings(text).trim_end(), expected.trim(), "\n{text}");
+}
+
+/// A file whose third line is the entry of one app.
+fn entry(version: &str, entry: &str) -> String {
+    format!("version: {version}\napps:\n- {entry}\n")
+}
+
+/// An app with further keys.
+fn app(version: &str, keys: &str) -> String {
+    entry(version, &format!("{{name: api, source: github://a/b, release: $SHA, {keys}}}"))
+}
+
+fn hosts(value: &str) -> String {
+    format!("version: 2\nhosts:\n  {value}\napps: []\n")
+}
+
+/// The table's findings without the note that there are no apps.
+#[track_caller]
+fn hosts_find(value: &str, expected: &str) {
+    let found = findings(&hosts(value))
+        .replace("N m.yaml:4:7: `apps` is empty: there is nothing to deploy\n", "");
+    assert_eq!(found.trim_end(), expected, "\n{value}");
+}
+
+#[test]
+fn a_file_of_version_1_means_what_it_meant() {
+    let manifest = read(
+        "version: 1.0\napps:\n  - name: gateway\n    source: github://acme/gateway\n    release: $SHA\n\
+         \x20 - name: api\n    source: 'github://acme/api'\n    release: '$SHA'\n    force: yes\n",
+    )
+    .unwrap();
+    assert_eq!(manifest.version, Version::V1);
+    assert_eq!(manifest.warnings, []);
+    assert_eq!(manifest.github_hosts, ["github.com"]);
+    let names: Vec<&str> = manifest.apps.iter().map(|app| app.name.as_str()).collect();
+    assert_eq!(names, ["gateway", "api"]);
+    let api = &manifest.apps[1];
+    assert_eq!(api.source.to_string(), "https://github.com/acme/api.git");
+    assert_eq!(api.release, Release::Commit(SHA.parse().unwrap()));
+    assert!(api.force && api.enabled && api.export_ignore);
+    assert!(!manifest.apps[0].force);
+}
+
+#[test]
+fn the_whole_of_version_2() {
+    let manifest = read(
+        "version: 2
+x-common: &common {force: false}
+defaults: {source_host: GHE.example.com:8443, symlinks: allow, env: {A: 1, B: two}, skip_events: [ApplicationStop]}
+hosts:
+  GHE.example.com:8443:
+    auth: {token_command: [./bin/token, ghes], username: bot}
+    ca_file: pki/acme.pem
+  ghe.example.com/acme/secret.git:
+    auth: {ssh_key_file: /etc/multideployer/keys/secret}
+    host_keys: [\"SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU\"]
+    known_hosts_file: /etc/ssh/acme_hosts
+  plain.example.com: {auth: none}
+apps:
+  - <<: *common
+    name: api
+    source: github://acme/api
+    release: $SHA
+    path: ./services/api/
+    appspec: deploy/appspec.yml
+    env: {B: 'no', C: ''}
+    enabled: off
+    file_exists: OVERWRITE
+    skip_events: []
+    export_ignore: false
+    symlinks: safe
+  - {name: web, source: github://github.com/acme/web, release: v1.2, allow_ref: true}
+",
+    )
+    .unwrap();
+    assert_eq!(rendered(&manifest.warnings), "");
+    assert_eq!(manifest.github_hosts, ["ghe.example.com:8443", "github.com"]);
+    let api = &manifest.apps[0];
+    assert_eq!(api.source.to_string(), "https://ghe.example.com:8443/acme/api.git");
+    assert_eq!(api.path, Path::new("services/api"));
+    assert_eq!(api.appspec.as_deref(), Some(Path::new("deploy/appspec.yml")));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(api.env, [pair("A", "1"), pair("B", "no"), pair("C", "")]);
+    assert!(!api.enabled && !api.export_ignore && !api.force);
+    assert_eq!((api.file_exists, api.symlinks), (FileExists::Overwrite, Symlinks::Safe));
+    assert_eq!(api.skip_events, [] as [&str; 0]);
+    let web = &manifest.apps[1];
+    assert_eq!(web.release, Release::Name("v1.2".parse().unwrap()));
+    assert_eq!((web.symlinks, web.file_exists), (Symlinks::Allow, FileExists::Disallow));
+    assert_eq!(web.skip_events, ["ApplicationStop"]);
+    assert_eq!(web.env, [pair("A", "1"), pair("B", "two")]);
+
+    let api_rule = manifest.hosts.rule_for(&api.source);
+    let command = vec!["/srv/manifest/bin/token".to_owned(), "ghes".to_owned()];
+    assert_eq!(api_rule.auth, Some(Auth::TokenCommand(command)));
+    assert_eq!(api_rule.username.as_deref(), Some("bot"));
+    assert_eq!(api_rule.ca_file.as_deref(), Some(Path::new("/srv/manifest/pki/acme.pem")));
+    let secret = &manifest.hosts.rules()[0];
+    assert_eq!(secret.prefix, "ghe.example.com/acme/secret.git");
+    assert_eq!(secret.host_keys.as_ref().map(Vec::len), Some(1));
+    assert_eq!(manifest.hosts.rules().len(), 3);
+}
+
+#[test]
+fn what_is_wrong_with_the_file_as_a_whole() {
+    finds(
+        "",
+        "E m.yaml: the file is empty -> a manifest begins with `version: 2` and lists the applications under `apps:`",
+    );
+    finds(
+        "# nothing\n---\n",
+        "E m.yaml: the file is empty -> a manifest begins with `version: 2` and lists the applications under `apps:`",
+    );
+    finds("- a\n", "E m.yaml:1:1: the manifest is a list; it must be a mapping of keys");
+    finds(
+        "apps: []\n",
+        "E m.yaml:1:1: the manifest has no `version` -> begin it with `version: 2` (or `version: 1.0` if 0.3.1 reads it too)\nN m.yaml:1:7: `apps` is empty: there is nothing to deploy",
+    );
+    finds(
+        "version: 1.0\n",
+        "E m.yaml:1:1: the manifest has no `apps` -> list the applications under `apps:`; `apps: []` for none",
+    );
+    finds(
+        "version: 1.0\napps:\n",
+        "E m.yaml:2:6: `apps` is nothing; it must be a list -> begin each app with `- name:`; `apps: []` for none",
+    );
+    finds(
+        "version: 1.0\napps: {a: b}\n",
+        "E m.yaml:2:7: `apps` is a mapping; it must be a list -> begin each app with `- name:`; `apps: []` for none",
+    );
+    finds("version: 1.0\napps: []\n", "N m.yaml:2:7: `apps` is empty: there is nothing to deploy");
+    finds(
+        "version: 1.0\napps: []\n---\nversion: 1.0\n",
+        "N m.yaml:2:7: `apps` is empty: there is nothing to deploy\nE m.yaml:3:1: a second document begins here; a manifest is one document",
+    );
+    finds(
+        "version: 1.0\nversion: 1\napps: []\n",
+        "W m.yaml:2:1: the key `version` stands already at 1:1; this one counts\nN m.yaml:3:7: `apps` is empty: there is nothing to deploy",
+    );
+    finds(
+        "version: 2\napps: []\napps: []\n",
+        "E m.yaml:3:1: the key `apps` stands already at 2:1\nN m.yaml:3:7: `apps` is empty: there is nothing to deploy",
+    );
+}
+
+#[test]
+fn versions() {
+    let version = |text: &str| findings(&format!("version: {text}\napps: []\n"));
+    let empty = "N m.yaml:2:7: `apps` is empty: there is nothing to deploy\n";
+    for good in ["1", "1.0", "1.00", "2", "2.0", "!!str 1.0"] {
+        assert_eq!(version(good), empty, "{good}");
+    }
+    for (text, expected) in [
+        ("\"1.0\"", "N m.yaml:1:10: `version` is a text in quotes; it is read as the number 1.0"),
+        ("true", "E m.yaml:1:10: `version` is the boolean `true`; it must be 1.0 or 2"),
+        ("yes", "E m.yaml:1:10: `version` is the boolean `yes`; it must be 1.0 or 2"),
+        ("~", "E m.yaml:1:10: `version` has no value; it must be 1.0 or 2"),
+        ("", "E m.yaml:1:9: `version` has no value; it must be 1.0 or 2"),
+        ("3", "E m.yaml:1:10: version `3` is not known -> this program reads versions 1.0 and 2"),
+        (
+            "1.1",
+            "E m.yaml:1:10: version `1.1` is not known -> this program reads versions 1.0 and 2",
+        ),
+        ("[1]", "E m.yaml:1:10: `version` is a list; it must be 1.0 or 2"),
+    ] {
+        assert_eq!(version(text), format!("{expected}\n{empty}"), "{text}");
+    }
+}
+
+#[test]
+fn tags_are_refused_wherever_they_are() {
+    let hint = "leave the tag out: values are read as they are written";
+    finds(
+        &entry(
+            "1.0",
+            "{name: !!python/object/apply:os.system [id], source: github://a/b, release: $SHA}",
+        ),
+        &format!(
+            "E m.yaml:3:10: the YAML tag `!!python/object/apply:os.system` is refused -> {hint}\n\
+                  E m.yaml:3:10: app #1: `name` is a list; it must be a text"
+        ),
+    );
+    finds(
+        &app("1.0", "!x force: true"),
+        &format!("E m.yaml:3:88: the YAML tag `!x` is refused -> {hint}"),
+    );
+    finds(&entry("1.0", "!!map {name: !!str 7, source: github://a/b, release: $SHA}"), "");
+}
+
+#[test]
+fn entries_that_are_no_apps() {
+    for version in ["1.0", "2"] {
+        for (text, expected) in [
+            ("api", "E m.yaml:3:3: app #1: the entry is a text; it must be a mapping of keys"),
+            ("7", "E m.yaml:3:3: app #1: the entry is a text; it must be a mapping of keys"),
+            ("", "E m.yaml:3:2: app #1: the entry is nothing; it must be a mapping of keys"),
+            ("[a]", "E m.yaml:3:3: app #1: the entry is a list; it must be a mapping of keys"),
+            (
+                "{}",
+                "E m.yaml:3:3: app #1: `name` is missing\n\
+                 E m.yaml:3:3: app #1: `source` is missing\n\
+                 E m.yaml:3:3: app #1: `release` is missing",
+            ),
+            (
+                "{name: '', source: ~, release: {}}",
+                "E m.yaml:3:10: app #1: `name` is empty\n\
+                 E m.yaml:3:22: app #1: `source` has no value\n\
+                 E m.yaml:3:34: app #1: `release` is a mapping; it must be a text",
+            ),
+            (
+                "{[a]: b, name: api, source: github://a/b, release: $SHA}",
+                "E m.yaml:3:4: app #1: a key is a list; it must be a text",
+            ),
+        ] {
+            finds(&entry(version, text), expected);
+        }
+    }
+}
+
+#[test]
+fn names() {
+    for (name, expected) in [
+        (
+            "a b",
+            "`a b` cannot be the name of an app: the name contains ' '; allowed are letters, digits and `._+=,@-`",
+        ),
+        (
+            "../x",
+            "`../x` cannot be the name of an app: the name contains '/'; allowed are letters, digits and `._+=,@-`",
+        ),
+        (
+            "a;reboot",
+            "`a;reboot` cannot be the name of an app: the name contains ';'; allowed are letters, digits and `._+=,@-`",
+        ),
+        (
+            "..",
+            "`..` cannot be the name of an app: the name begins with '.'; it must begin with a letter, a digit or `_`",
+        ),
+        (
+            "'-x'",
+            "`-x` cannot be the name of an app: the name begins with '-'; it must begin with a letter, a digit or `_`",
+        ),
+        ("\"a\\nb\"", "`name` contains a line break or control character"),
+        ("~", "`name` has no value"),
+    ] {
+        finds(
+            &entry("1.0", &format!("{{name: {name}, source: github://a/b, release: $SHA}}")),
+            &format!("E m.yaml:3:10: app #1: {expected}"),
+        );
+    }
+    let name = |name: &str| format!("- {{name: {name}, source: github://a/b, release: $SHA}}\n");
+    finds(
+        &format!("version: 1.0\napps:\n{}{}{}", name("api"), name("web"), name("api")),
+        "E m.yaml:5:10: app `api`: the name is taken by the app at 3:10 -> names are what the host knows apps by: each may occur once",
+    );
+}
+
+#[test]
+fn releases() {
+    let release = |version: &str, release: &str| {
+        entry(version, &format!("{{name: api, source: github://a/b, release: {release}}}"))
+    };
+    let upper = read(&release("2", &SHA.to_uppercase())).unwrap();
+    assert_eq!(upper.apps[0].release.to_string(), SHA);
+    // All digits, a leading zero, an exponent: text all the same.
+    for digits in [
+        "1234567890123456789012345678901234567890",
+        "0123456701234567012345670123456701234567",
+        "12345678901234567890123456789012345678e6",
+    ] {
+        assert_eq!(read(&release("1.0", digits)).unwrap().apps[0].release.to_string(), digits);
+    }
+    let full = "write the full commit id of 40 digits: `git rev-parse NAME^{commit}`";
+    for (name, kind) in [
+        ("1234567", "an abbreviated commit id"),
+        ("0123456", "an abbreviated commit id"),
+        ("12345e6", "an abbreviated commit id"),
+        ("main", "a branch or tag"),
+        ("v1.2", "a branch or tag"),
+        ("12", "a branch or tag"),
+    ] {
+        finds(
+            &release("1.0", name),
+            &format!(
+                "W m.yaml:3:46: app `api`: `release` is `{name}`, {kind}: what it means is looked up in every run -> {full}"
+            ),
+        );
+        assert_eq!(read(&release("1.0", name)).unwrap().apps[0].release.to_string(), name);
+        finds(
+            &release("2", name),
+            &format!(
+                "E m.yaml:3:46: app `api`: `release` is `{name}`, {kind} -> {full}; or allow names with `allow_ref: true`"
+            ),
+        );
+        let allowed = release("2", name).replace("}\n", ", allow_ref: true}\n");
+        finds(&allowed, "");
+    }
+    for version in ["1.0", "2"] {
+        for (text, expected) in [
+            (&SHA[1..], "`release` has 39 hexadecimal digits; a commit id has 40"),
+            (&format!("{SHA}0"), "`release` has 41 hexadecimal digits; a commit id has 40"),
+            (
+                &"0a".repeat(32),
+                "`release` is a SHA-256 commit id; repositories of that kind are not supported",
+            ),
+            (&format!("'{SHA} '"), "`release` has white space around it"),
+            (&format!("\"{SHA}\\n\""), "`release` contains a line break or control character"),
+            (&format!("'{}'", "0".repeat(40)), "`release` is the null id, which names no commit"),
+            ("''", "`release` is empty"),
+            (
+                "a..b",
+                &format!(
+                    "`release` is `a..b`: not a commit id, and not a name that git allows for a branch or tag -> {full}"
+                ),
+            ),
+            (
+                "'+main:x'",
+                &format!(
+                    "`release` is `+main:x`: not a commit id, and not a name that git allows for a branch or tag -> {full}"
+                ),
+            ),
+        ] {
+            finds(&release(version, text), &format!("E m.yaml:3:46: app `api`: {expected}"));
+        }
+    }
+}
+
+#[test]
+fn booleans() {
+    for (word, value) in [
+        ("true", true),
+        ("yes", true),
+        ("On", true),
+        ("FALSE", false),
+        ("no", false),
+        ("off", false),
+        ("~", false),
+    ] {
+        let manifest = read(&app("1.0", &format!("force: {word}"))).unwrap();
+        assert_eq!(manifest.apps[0].force, value, "{word}");
+    }
+    let hint = "without quotes: `true`, `false`, `yes`, `no`, `on` or `off`";
+    for (word, found) in [
+        ("'false'", "the text `false`"),
+        ("\"yes\"", "the text `yes`"),
+        ("1", "the text `1`"),
+        ("y", "the text `y`"),
+        ("[true]", "a list"),
+        ("!!str true", "the text `true`"),
+    ] {
+        for version in ["1.0", "2"] {
+            finds(
+                &app(version, &format!("force: {word}")),
+                &format!(
+                    "E m.yaml:3:95: app `api`: `force` is {found}; it must be true or false -> {hint}"
+                ),
+            );
+        }
+    }
+}
+
+#[test]
+fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
+    finds(
+        &app("1.0", "froce: true"),
+        "W m.yaml:3:88: app `api`: unknown key `froce` is ignored -> did you mean `force`?",
+    );
+    finds(&app("1.0", "branch: x"), "W m.yaml:3:88: app `api`: unknown key `branch` is ignored");
+    finds(
+        &app("1.0", "path: x"),
+        "W m.yaml:3:88: app `api`: `path` is not known in version 1.0 and is ignored -> write `version: 2` to use it",
+    );
+    finds(
+        &app("1.0", "lfs: true"),
+        "W m.yaml:3:88: app `api`: `lfs` is not known in version 1.0 and is ignored -> write `version: 2` to use it",
+    );
+    finds(
+        &app("2", "skipEvents: []"),
+        "E m.yaml:3:88: app `api`: unknown key `skipEvents` -> did you mean `skip_events`?",
+    );
+    finds(
+        &app("2", "branch: x"),
+        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`",
+    );
+    for later in [
+        "needs",
+        "when",
+        "timeout",
+        "checks",
+        "on_failure",
+        "submodules",
+        "lfs",
+        "release_file",
+        "verify",
+    ] {
+        finds(
+            &app("2", &format!("{later}: ~")),
+            &format!(
+                "E m.yaml:3:88: app `api`: `{later}` is not supported by this version yet -> remove it until it is"
+            ),
+        );
+        finds(
+            &format!(
+                "version: 2\ndefaults: {{{later}: 10m}}\napps: [{{name: a, source: /a, release: $SHA}}]\n"
+            ),
+            &format!(
+                "E m.yaml:2:12: `{later}` is not supported by this version yet -> remove it until it is"
+            ),
+        );
+    }
+    for later in ["policy", "report", "limits"] {
+        finds(
+            &format!("version: 2\n{later}: {{}}\napps: [{{name: a, source: /a, release: $SHA}}]\n"),
+            &format!(
+                "E m.yaml:2:1: `{later}` is not supported by this version yet -> remove it until it is"
+            ),
+        );
+    }
+    finds(
+        "version: 1.0\nhosts: {}\napps: [{name: a, source: /a, release: $SHA}]\n",
+        "W m.yaml:2:1: `hosts` is not known in version 1.0 and is ignored -> write `version: 2` to use it",
+    );
+    finds(
+        "version: 2\nx-anchors: &a {}\nDefaults: {}\napps: [{name: a, source: /a, release: $SHA}]\n",
+        "E m.yaml:3:1: unknown key `Defaults` -> did you mean `defaults`?",
+    );
+    // Ignored keys really are.
+    let ignored = read(&app("1.0", "path: x, enabled: false, symlinks: 7, env: []")).unwrap();
+    assert!(ignored.apps[0].enabled && ignored.apps[0].path == Path::new(""));
+}
+
+#[test]
+fn values_of_version_2_keys() {
+    for (keys, expected) in [
+        ("path: /etc", "94: app `api`: `path` is absolute; it must be relative to the repository"),
+        (
+            "path: a/../..",
+            "94: app `api`: `path` contains `..`; it must stay inside the repository",
+        ),
+        (
+            "path: a/.../b",
+            "94: app `api`: `path` contains `..`; it must stay inside the repository",
+        ),
+        (
+            "path: a b",
+            "94: app `api`: `path` contains ' '; codedeploy-local allows letters, digits and `._+=,@/-`",
+        ),
+        (
+            "path: é",
+            "94: app `api`: `path` contains 'é'; codedeploy-local allows letters, digits and `._+=,@/-`",
+        ),
+        ("appspec: [x]", "97: app `api`: `appspec` is a list; it must be a text"),
+        ("appspec: ''", "97: app `api`: `appspec` is empty"),
+        ("appspec: ./", "97: app `api`: `appspec` names no file"),
+        (
+            "file_exists: replace",
+            "101: app `api`: `file_exists` is `replace`; it must be one of `disallow`, `overwrite`, `retain`",
+        ),
+        (
+            "file_exists: overwite",
+            "101: app `api`: `file_exists` is `overwite`; it must be one of `disallow`, `overwrite`, `retain` -> did you mean `overwrite`?",
+        ),
+        (
+            "symlinks: true",
+            "98: app `api`: `symlinks` is `true`; it must be one of `safe`, `allow`, `refuse`",
+        ),
+        (
+            "skip_events: ApplicationStop",
+            "101: app `api`: `skip_events` is a text; it must be a list",
+        ),
+        (
+            "skip_events: [applicationstop]",
+            "102: app `api`: `applicationstop` is not a lifecycle event -> did you mean `ApplicationStop`?",
+        ),
+        (
+            "skip_events: [Install]",
+            "102: app `api`: `Install` cannot be skipped: it is what a deployment is",
+        ),
+        ("env: [A=b]", "93: app `api`: `env` is a list; it must be a mapping of keys"),
+        (
+            "env: {A-B: c}",
+            "94: app `api`: `A-B` is not the name of an environment variable -> letters, digits and `_`, not beginning with a digit",
+        ),
+        (
+            "env: {GIT_COMMIT: c}",
+            "94: app `api`: `env` sets `GIT_COMMIT`, which is set by this program or by codedeploy-local",
+        ),
+        (
+            "env: {BUNDLE_ETAG: c}",
+            "94: app `api`: `env` sets `BUNDLE_ETAG`, which is set by this program or by codedeploy-local",
+        ),
+        (
+            "env: {MULTIDEPLOYER_APP: c}",
+            "94: app `api`: `env` sets `MULTIDEPLOYER_APP`, which is set by this program or by codedeploy-local",
+        ),
+        (
+            "env: {DEPLOYMENT_GROUP_NAME: c}",
+            "94: app `api`: `env` sets `DEPLOYMENT_GROUP_NAME`, which is set by this program or by codedeploy-local",
+        ),
+        (
+            "env: {LD_PRELOAD: c}",
+            "94: app `api`: `env` sets `LD_PRELOAD`, which would change codedeploy-local itself, not only the hooks",
+        ),
+        (
+            "env: {A: }",
+            "97: app `api`: the variable `A` has no value -> write `A: \"\"` for an empty one",
+        ),
+        ("env: {A: [b]}", "97: app `api`: the variable `A` is a list; it must be a text"),
+        ("env: {A: \"\\0\"}", "97: app `api`: the variable `A` contains a NUL character"),
+        ("env: {A: 1, A: 2}", "100: app `api`: the key `A` stands already at 3:94"),
+    ] {
+        finds(&app("2", keys), &format!("E m.yaml:3:{expected}"));
+    }
+    let env = read(&app("2", "env: {N: 007, YES: yes, M: \"a\\nb\"}")).unwrap().apps.remove(0).env;
+    let values: Vec<&str> = env.iter().map(|(_, value)| value.as_str()).collect();
+    assert_eq!(values, ["007", "yes", "a\nb"]);
+    let big = "x".repeat(70_000);
+    assert!(findings(&app("2", &format!("env: {{A: {big}}}"))).contains("at most 65536"));
+    finds(
+        "version: 2\ndefaults: {source_host: a b, name: x, release: y, nmae: z}\napps: [{name: a, source: /a, release: $SHA}]\n",
+        "E m.yaml:2:25: `source_host` is not `host[:port]`: the host name is missing or not valid\n\
+         E m.yaml:2:36: `name` cannot have a default\n\
+         E m.yaml:2:48: `release` cannot have a default\n\
+         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`",
+    );
+}
+
+#[test]
+fn merge_keys_mean_what_they_mean_to_pyyaml() {
+    let manifest = read(
+        "version: 1.0\nx-a: &a {source: github://a/a, force: true, release: $SHA}\nx-b: &b {source: github://b/b}\n\
+         apps:\n- {<<: *a, name: one}\n- {name: two, <<: [*b, *a], force: no}\n",
+    )
+    .unwrap();
+    assert_eq!(rendered(&manifest.warnings), "");
+    let sources: Vec<String> = manifest.apps.iter().map(|app| app.source.to_string()).collect();
+    assert_eq!(sources, ["https://github.com/a/a.git", "https://github.com/b/b.git"]);
+    assert_eq!((manifest.apps[0].force, manifest.apps[1].force), (true, false));
+    finds(
+        &app("1.0", "<<: x"),
+        "E m.yaml:3:92: app #1: `<<` is given a text; it must be a mapping",
+    );
+}
+
+#[test]
+fn hosts_and_credentials() {
+    for good in [
+        "a.example.com: {auth: {token_env: T}}",
+        "a.example.com: {auth: {none: }}",
+        "a.example.com: {auth: {none: true}, username: x}",
+        "'[::1]:8443/acme/': {}",
+        "ssh.github.com:443: {auth: {ssh_key_file: /k}}",
+    ] {
+        hosts_find(good, "");
+    }
+    let form = "write `host`, `host:port`, `host/org` or `host/org/repo`";
+    let one =
+        "use exactly one of `token_env`, `token_file`, `token_command`, `ssh_key_file`, `none`";
+    for (value, expected) in [
+        ("https://a.b: {}", format!("E m.yaml:3:3: a key of `hosts` is a host, without scheme and user -> {form}")),
+        ("git@a.b: {}", format!("E m.yaml:3:3: a key of `hosts` is a host, without scheme and user -> {form}")),
+        ("a_b..c: {}", format!("E m.yaml:3:3: `a_b..c` is not a key of `hosts`: the host name is missing or not valid -> {form}")),
+        ("a/../b: {}", format!("E m.yaml:3:3: `a/../b` is not a key of `hosts`: the path contains an empty part, `.` or `..` -> {form}")),
+        ("a:0: {}", format!("E m.yaml:3:3: `a:0` is not a key of `hosts`: the port is not a number from 1 to 65535 -> {form}")),
+        ("a:22: {}", "E m.yaml:3:3: the port 22 is left out in keys of `hosts` -> without a port the entry is for `https://` on port 443 and ssh on port 22".into()),
+        ("a: token", "E m.yaml:3:6: the entry `a` is a text; it must be a mapping of keys".into()),
+        ("a: {auth: {}}", format!("E m.yaml:3:13: `auth` does not say where the credential is -> {one}")),
+        ("a: {auth: ghp_secret}", "E m.yaml:3:13: `auth` is a text; it must be `none` or say where the credential is -> for example `auth: {token_file: /etc/multideployer/token}`".into()),
+        ("a: {auth: {token_env: ghp-secret}}", "E m.yaml:3:25: `token_env` is not the name of an environment variable -> write the variable's name, not its value".into()),
+        ("a: {auth: {token_env: T, token_file: /t}}", "E m.yaml:3:13: `auth` has `token_env`, `token_file`; it must have exactly one".into()),
+        ("a: {auth: {token_file: ~/t}}", "E m.yaml:3:26: `~` is not expanded in `token_file` -> write the whole path".into()),
+        ("a: {auth: {token_command: get token}}", "E m.yaml:3:29: `token_command` is a text; it must be a list of words -> no shell reads it: `token_command: [/usr/local/bin/get-token, argument]`".into()),
+        ("a: {auth: {token_command: []}}", "E m.yaml:3:29: `token_command` is an empty list".into()),
+        ("a: {auth: {github_app: {}}}", "E m.yaml:3:14: `github_app` is not supported by this version yet -> remove it until it is".into()),
+        ("a: {auth: {token: x}}", format!("E m.yaml:3:13: `auth` does not say where the credential is -> {one}\nE m.yaml:3:14: unknown key `token` -> did you mean `token_env`?")),
+        ("a: {auth: {none: no}}", "E m.yaml:3:20: `none` stands alone: `auth: none`".into()),
+        ("a: {auth: {none: , username: x}, username: y}", "E m.yaml:3:46: `username` stands in `auth` already".into()),
+        ("a: {username: 'x:hunter2'}", "E m.yaml:3:17: `username` contains a colon, which no user name may -> a password or token does not belong into the manifest".into()),
+        ("a: {proxy: x}", "E m.yaml:3:7: `proxy` is not supported by this version yet -> remove it until it is".into()),
+        ("a: {hostkeys: x}", "E m.yaml:3:7: unknown key `hostkeys` -> did you mean `host_keys`?".into()),
+        ("a: {host_keys: 'SHA256:x'}", "E m.yaml:3:18: `host_keys` is a text; it must be a list".into()),
+        ("a: {host_keys: ['MD5:aa']}", "E m.yaml:3:19: `MD5:aa` is not a fingerprint `SHA256:…` of 43 characters -> `ssh-keygen -lf FILE` prints it for a public key or a known_hosts file".into()),
+    ] {
+        hosts_find(value, &expected);
+    }
+    let twice = findings("version: 2\nhosts: {A.b: {}, a.B/: {}}\napps: []\n");
+    assert!(twice.starts_with("E m.yaml:2:18: `hosts` has two entries for `a.b`\n"), "{twice}");
+}
+
+#[test]
+fn no_finding_repeats_a_secret() {
+    let secret = "hunter2";
+    for source in [
+        "https://hunter2@github.com/a/b",
+        "https://user:hunter2@github.com/a/b",
+        "https://user:hunter2/x@github.com/a/b",
+        "https://github.com/a/b?token=hunter2",
+        "http://user:hunter2@github.com/a/b",
+        "hunter2://x",
+        "ssh://git:hunter2@github.com/a/b",
+        "github://hunter2@github.com/a/b",
+        "github://x:hunter2@github.com/a/b",
+        "user:hunter2@github.com:a/b",
+        "user:hunter2@github.com",
+        "hunter2:x@github.com/a/b",
+    ] {
+        let found =
+            findings(&entry("2", &format!("{{name: api, source: '{source}', release: $SHA}}")));
+        assert!(found.starts_with("E m.yaml:3:23: app `api`: "), "{source}: {found}");
+        assert!(!found.contains(secret), "{source}: {found}");
+    }
+    for value in [
+        "a: {auth: hunter2}",
+        "a: {auth: {token_env: '$hunter2'}}",
+        "a: {username: 'x:hunter2'}",
+        "user:hunter2@a.b: {}",
+        "https://user:hunter2@a.b: {}",
+        "a: {auth: {token: hunter2}}",
+        "a: {auth: [hunter2]}",
+    ] {
+        let found = findings(&hosts(value));
+        assert!(found.starts_with("E m.yaml:3:") && !found.contains(secret), "{value}: {found}");
+    }
+}
+
+#[test]
+fn yaml_errors_have_their_place_and_tabs_are_named() {
+    let found = findings("version: 2\napps:\n\t- name: x\n");
+    assert!(found.starts_with("E m.yaml:3:1: not valid YAML: "), "{found}");
+    assert!(found.ends_with("-> the line is indented with a tab; YAML wants spaces\n"), "{found}");
+    let found = findings("version: 2\napps: [\n");
+    assert!(found.starts_with("E m.yaml:3:1: not valid YAML: "), "{found}");
+}
+
+#[test]
+fn thousands_of_findings_are_not_printed() {
+    let mut text = String::from("version: 2\napps: []\n");
+    (0..5000).for_each(|i| text += &format!("key{i}: x\n"));
+    let problems = read(&text).unwrap_err().problems;
+    assert_eq!(problems.len(), 101);
+    let many = format!("version: 2\napps: [{}]\n", "x,".repeat(1001));
+    finds(&many, "E m.yaml:2:7: `apps` has 1001 entries; at most 1000 are read");
+}
