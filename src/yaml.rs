@@ -207,6 +207,7 @@ impl Composer<'_> {
                     let event = self.next()?;
                     entries.push((key, self.node(event, depth + 1)?));
                 }
+                let entries = merge(entries);
                 (anchor, tag, Value::Map(entries))
             }
             EventData::StreamStart { .. }
@@ -239,6 +240,42 @@ impl Composer<'_> {
         }
         Ok(())
     }
+}
+
+/// Replaces merge keys (`<<: *defaults`) by what they bring. It comes before the mapping's
+/// own entries, so that these win; of several mappings the first wins.
+fn merge(entries: Vec<(Node, Node)>) -> Vec<(Node, Node)> {
+    let is_merge = |key: &Node, value: &Node| {
+        let plain = matches!(&key.value, Value::Scalar(s) if s.plain && s.text == "<<");
+        let maps = match &value.value {
+            Value::Map(_) => true,
+            Value::List(items) => items.iter().all(|item| item.entries().is_some()),
+            Value::Scalar(_) => false,
+        };
+        plain && key.tag.is_none() && maps
+    };
+    if !entries.iter().any(|(key, value)| is_merge(key, value)) {
+        return entries;
+    }
+    let (merged, own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(k, v)| is_merge(k, v));
+    let mut all = Vec::new();
+    for (_, value) in merged {
+        match value.value {
+            Value::Map(entries) => all.extend(entries),
+            Value::List(items) => {
+                for item in items.into_iter().rev() {
+                    if let Value::Map(entries) = item.value {
+                        all.extend(entries);
+                    }
+                }
+            }
+            Value::Scalar(_) => {}
+        }
+    }
+    // What is overridden is dropped: a reader that lists keys would see it twice.
+    all.retain(|(key, _)| key.text().is_none() || !own.iter().any(|(o, _)| o.text() == key.text()));
+    all.extend(own);
+    all
 }
 
 fn position(mark: libyaml_safer::Mark) -> Position {
@@ -344,6 +381,17 @@ mod tests {
         assert!(parse(b"a: *b").unwrap_err().message.contains("no anchor"));
         let deep = "[".repeat(100) + &"]".repeat(100);
         assert!(parse(deep.as_bytes()).unwrap_err().message.contains("levels"));
+    }
+
+    #[test]
+    fn merge_keys_bring_what_the_mapping_does_not_have() {
+        let node =
+            root("a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc: {<<: [*a, *b], z: 3}\nd: {<<: 5}\n");
+        let merged = node.get("c").unwrap();
+        let show = |key: &str| merged.get(key).and_then(Node::text);
+        assert_eq!([show("x"), show("y"), show("z")], [Some("1"), Some("1"), Some("3")]);
+        assert!(merged.get("<<").is_none());
+        assert!(node.get("d").unwrap().get("<<").is_some());
     }
 
     #[test]

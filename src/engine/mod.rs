@@ -1,5 +1,7 @@
 //! The built-in codedeploy-local.
 
+pub mod appspec;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
