@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use crate::support::agents::{FakeAgent, Version};
+use crate::support::host::TestHost;
 use crate::support::https::{Fault, GitHttps, hash_of};
 use crate::support::keys::{KeyPair, Kind};
 use crate::support::proxy::ConnectProxy;
@@ -224,4 +226,140 @@ fn a_hardened_sshd_accepts_what_it_should() {
     );
     let output = fetch(dir.path(), &server.url("api.git"), &commit, &["-c", &command]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+struct Fake {
+    _dir: tempfile::TempDir,
+    agent: FakeAgent,
+    bundle: String,
+    root: std::path::PathBuf,
+}
+
+fn fake(version: Version) -> Fake {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().join("root");
+    let agent = FakeAgent::install(&dir.path().join("agent"), version, &root);
+    std::fs::create_dir(dir.path().join("bundle")).expect("a bundle");
+    std::fs::write(dir.path().join("bundle/appspec.yml"), "version: 0.0\n").expect("an appspec");
+    let bundle = dir.path().join("bundle").display().to_string();
+    Fake { _dir: dir, agent, bundle, root }
+}
+
+impl Fake {
+    fn call(&self, args: &[&str]) -> (i32, String, String) {
+        let done = Command::new(self.agent.program()).args(args).output().expect("it starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code().expect("an exit"), text(&done.stdout), text(&done.stderr))
+    }
+}
+
+#[test]
+fn the_stand_in_for_1_x_keeps_its_contract() {
+    let fake = fake(Version::One);
+    let group = "api-local-deployment-application";
+    assert_eq!(fake.call(&["--version"]), (1, "1.0\n".into(), String::new()));
+    let (code, usage, _) = fake.call(&["--help"]);
+    assert!(code == 1 && usage.contains("--appspec-filename"), "{usage}");
+    for bad in [&["--nonsense", "x"][..], &["positional"], &["--bundle-location"], &["--f=x", "-z"]]
+    {
+        assert_eq!(fake.call(bad), (1, usage.clone(), String::new()), "{bad:?}");
+    }
+    // `--deployment-group` is an option's full name, `--bun` is enough for another.
+    let args = ["--bun", &fake.bundle, "-tdirectory", "--deployment-group", group, "-b=overwrite"];
+    let (code, stdout, _) = fake.call(&args);
+    assert_eq!(
+        (code, stdout.lines().last()),
+        (0, Some("AppSpec file valid. Local deployment successful"))
+    );
+    let record = fake.root.join(format!("deployment-instructions/{group}_last_successful_install"));
+    let folder = std::fs::read_to_string(&record).expect("the record");
+    assert!(folder.contains("/d-") && folder.ends_with("-local"), "{folder}");
+    assert!(Path::new(&folder).join("deployment-archive/appspec.yml").is_file());
+
+    fake.agent.script("api", "fail scripts/start.sh 'no such module'");
+    let (code, stdout, _) = fake.call(&["-l", &fake.bundle, "-g", group]);
+    assert_eq!(code, 1);
+    assert!(stdout.contains("failed while trying to execute your script at"), "{stdout}");
+    let (code, stdout, _) = fake.call(&["-l", "/with space", "-g", group]);
+    assert_eq!((code, stdout.as_str()), (1, "ERROR: location /with space is not a valid uri\n"));
+    assert_eq!(fake.agent.deployments().len(), 1, "one said `--deployment-group`");
+    assert_eq!(fake.agent.calls().len(), 9);
+
+    let old = self::fake(Version::VeryOld);
+    assert_eq!(old.call(&["-l", &old.bundle, "-A", "appspec.yml"]).0, 1);
+    assert!(!old.call(&["-h"]).1.contains("--application-name"));
+    let zero = self::fake(Version::AlwaysZero);
+    zero.agent.script("api", "fail scripts/start.sh 'no such module'");
+    let (code, stdout, _) = zero.call(&["-l", &zero.bundle, "-g", group]);
+    assert!(code == 0 && stdout.contains("Your local deployment failed"), "{code} {stdout}");
+}
+
+#[test]
+fn the_stand_in_for_2_x_keeps_its_contract() {
+    let fake = fake(Version::Two);
+    let group = "api-local-deployment-application";
+    assert_eq!(
+        fake.call(&["-l", "x", "-v"]),
+        (0, "codedeploy-local 2.1.0\n".into(), String::new())
+    );
+    let (code, help, _) = fake.call(&["--help"]);
+    assert!(code == 0 && help.contains("--appspec-filename"), "{help}");
+    let here = fake.bundle.as_str();
+    for bad in [
+        &["--bundle-loc", here][..],
+        &["-l", here, "-l", here],
+        &["-l", here, "positional"],
+        &["-l", here, "-b", "overwrite"],
+        &["-l", here, "-b", ""],
+        &["-l", "relative"],
+        &["-l", here, "-A", "appspec.yaml"],
+    ] {
+        let (code, stdout, stderr) = fake.call(bad);
+        assert!(code == 2 && stdout.is_empty() && !stderr.is_empty(), "{bad:?}: {code} {stdout}");
+    }
+    let (code, stdout, _) =
+        fake.call(&["-l", here, "--deployment-group", group, "-b", "OVERWRITE"]);
+    assert_eq!((code, stdout.lines().last()), (0, Some("Local deployment succeeded.")));
+    fake.agent.script("api", "umask; fail scripts/start.sh 'no such module'");
+    let (code, stdout, stderr) = fake.call(&["-l", here, "--deployment-group", group]);
+    assert!(code == 1 && stdout.contains("0027"), "{code} {stdout}");
+    assert!(stderr.contains("ApplicationStart failed: scripts/start.sh"), "{stderr}");
+    let call = &fake.agent.deployments()[1];
+    assert!(call.fds[1].starts_with("pipe:["), "{call:?}");
+    let log = walkdir::WalkDir::new(&fake.root).into_iter().flatten();
+    assert!(log.into_iter().any(|entry| entry.file_name() == "scripts.log"));
+
+    // Called by its other name it wants its subcommand.
+    let other = fake.agent.program().with_file_name("codedeploy-agent");
+    std::os::unix::fs::symlink("codedeploy-local", &other).expect("a link");
+    let status =
+        |args: &[&str]| Command::new(&other).args(args).output().expect("it starts").status;
+    assert_eq!(status(&["-l", here]).code(), Some(2));
+    assert_eq!(status(&["deploy-local", "-l", here]).code(), Some(0));
+}
+
+#[test]
+fn a_secret_is_found_wherever_it_is() {
+    let host = TestHost::new();
+    let upstream = Upstream::new(host.path("cache/mirrors"), "api.git");
+    upstream.commit(&[("a", "b")]);
+    host.secret("token", "s3cret");
+    for n in 0..12 {
+        host.write(&format!("log/{n}"), "nothing");
+    }
+    host.assert_nowhere(&["s3cret"]);
+    let found = |host: &TestHost| {
+        let search = std::panic::AssertUnwindSafe(|| host.assert_nowhere(&["s3cret"]));
+        std::panic::catch_unwind(search).is_err()
+    };
+    for place in ["log/a", "state/s3cret"] {
+        host.write(place, "s3cret");
+        assert!(found(&host), "{place}");
+        std::fs::remove_file(host.path(place)).expect("the file");
+    }
+    host.write("log/b", &openssl::base64::encode_block(b"x-access-token:s3cret"));
+    assert!(found(&host), "in a header");
+    std::fs::remove_file(host.path("log/b")).expect("the file");
+    upstream.dangling(None, &[("x", "s3cret")]);
+    assert!(found(&host), "in an object of a mirror");
 }

@@ -13,6 +13,9 @@
 //! Every crate below `tests/` that says `mod support;` gets all of it and uses a part.
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its own part of the bed")]
 
+pub mod agents;
+pub mod app;
+pub mod host;
 pub mod https;
 pub mod keys;
 pub mod proxy;
