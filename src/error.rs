@@ -38,6 +38,17 @@ pub enum ExitCode {
     Terminated = 143,
 }
 
+impl ExitCode {
+    /// The exit code of a run that was ended by a signal.
+    pub fn of_signal(signal: i32) -> Self {
+        match signal {
+            nix::libc::SIGHUP => Self::Hangup,
+            nix::libc::SIGINT => Self::Interrupted,
+            _ => Self::Terminated,
+        }
+    }
+}
+
 impl From<ExitCode> for u8 {
     fn from(code: ExitCode) -> Self {
         code as Self

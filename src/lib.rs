@@ -67,5 +67,8 @@ pub fn run(args: &[OsString]) -> ExitCode {
     if args.get(1).is_some_and(|first| first == "codedeploy-local") {
         return engine::main(&args[2..]);
     }
+    if args.get(1).is_some_and(|first| first == codedeploy::start::COMMAND) {
+        return codedeploy::start::main(&args[2..]);
+    }
     error::ExitCode::Unexpected.into()
 }

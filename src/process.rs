@@ -215,6 +215,14 @@ pub enum Outcome {
     },
 }
 
+/// Makes this process another program, with the same process id, environment (but for
+/// `variables`) and open standard streams. Returns only if that is not possible.
+pub fn replace(program: &Path, args: &[OsString], variables: &[(&str, OsString)]) -> io::Error {
+    let mut command = std::process::Command::new(program);
+    command.args(args).envs(variables.iter().map(|(name, value)| (name, value)));
+    command.exec()
+}
+
 /// A run's outcome and duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Color, GlobalArgs};
+use crate::codedeploy::Choice;
 use crate::domain::{Hook, Secret};
 use crate::error::{ExitCode, Failure};
 
@@ -77,17 +78,6 @@ pub struct Voice {
     pub color: bool,
 }
 
-/// Which codedeploy-local was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ToolChoice {
-    /// The agent's where there is one, else the built-in.
-    Auto,
-    /// The built-in.
-    Builtin,
-    /// This program.
-    Path(PathBuf),
-}
-
 /// A token that was given by flag or variable.
 #[derive(Debug, Clone)]
 pub struct GivenToken {
@@ -111,7 +101,7 @@ pub struct Settings {
     /// All three were given, so that root is not needed for them.
     pub own_directories: bool,
     /// Which codedeploy-local.
-    pub tool: ToolChoice,
+    pub tool: Choice,
     /// The agent's configuration file, if it was named.
     pub agent_configuration_file: Option<PathBuf>,
     /// For the hosts of `github://` sources.
@@ -164,9 +154,9 @@ impl Settings {
             .clone()
             .or_else(|| environment.path("MULTIDEPLOYER_CODEDEPLOY_LOCAL_PATH"))
         {
-            None => ToolChoice::Auto,
-            Some(path) if path == Path::new("builtin") => ToolChoice::Builtin,
-            Some(path) => ToolChoice::Path(path),
+            None => Choice::Auto,
+            Some(path) if path == Path::new("builtin") => Choice::Builtin,
+            Some(path) => Choice::Path(path),
         };
         let terminal = std::io::stderr().is_terminal();
         Ok(Self {
@@ -292,7 +282,7 @@ mod tests {
         assert_eq!(s.log, Path::new("/var/log/codedeploy-multideployer/multideployer.log"));
         assert_eq!(s.config, Path::new("multideployer.yaml"));
         assert!(!s.own_directories);
-        assert_eq!(s.tool, ToolChoice::Builtin);
+        assert_eq!(s.tool, Choice::Builtin);
         assert_eq!(s.hook, None);
     }
 

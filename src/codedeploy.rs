@@ -1,1 +1,0 @@
-//! See the architecture page in `lib.rs`.
