@@ -1,1 +1,480 @@
-//! See the architecture page in `lib.rs`.
+//! This host: the effects of a rollout in terms of mirror, bundle, codedeploy and ledger.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use crate::bundle;
+use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
+use crate::domain::{App, AppName, Hook, Revision};
+use crate::error::{ExitCode, Failure};
+use crate::hosts::{Auth, Hosts};
+use crate::ledger::last_state::{self, LastState};
+use crate::ledger::{self, Records, history};
+use crate::mirror::credentials::{self, World};
+use crate::mirror::{self, CheckoutOptions, Limits, Mirror, Progress, Remote, Trust};
+use crate::plan::Step;
+use crate::process::Interrupt;
+use crate::report::console::Console;
+use crate::rollout::{Event, Host};
+
+/// What a run knows from the start.
+pub struct Run<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Mirrors and worktrees.
+    pub cache: &'a Path,
+    /// What is known about git servers, credentials included.
+    pub hosts: &'a Hosts,
+    /// Looks a variable up in our own environment.
+    pub variable: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
+    /// Variables that no child may see.
+    pub hidden: Vec<OsString>,
+    /// Make no connection.
+    pub offline: bool,
+    /// The hook around this run.
+    pub hook: Option<&'a Hook>,
+    /// The agent's configuration file, if one was named.
+    pub agent_configuration_file: Option<&'a Path>,
+    /// The state directory, for the built-in codedeploy-local where there is no agent.
+    pub state: &'a Path,
+    /// Who runs it and where.
+    pub who: String,
+    /// The tool, once it has been asked what it knows.
+    pub tool: &'a OnceLock<Result<Tool, Failure>>,
+    /// Asks it.
+    pub probe: &'a (dyn Fn() -> Result<Tool, Failure> + Sync),
+    /// Fires when a signal comes.
+    pub interrupt: &'a Interrupt,
+    /// Whom to tell.
+    pub console: &'a Console,
+}
+
+/// The live host.
+pub struct LiveHost<'a> {
+    run: Run<'a>,
+    state: LastState,
+    prepared: Mutex<BTreeMap<AppName, Prepared>>,
+}
+
+/// An app's open mirror and the commit its release turned out to be.
+struct Prepared {
+    mirror: Mirror,
+    commit: Revision,
+}
+
+/// A checked worktree. It is removed when it is no longer needed: codedeploy-local keeps its
+/// own copy.
+pub struct LiveBundle {
+    worktree: PathBuf,
+    root: PathBuf,
+    appspec: Option<PathBuf>,
+}
+
+impl Drop for LiveBundle {
+    fn drop(&mut self) {
+        // What cannot be removed now is swept by the next run.
+        let _ = fs_err::remove_dir_all(&self.worktree);
+    }
+}
+
+impl<'a> LiveHost<'a> {
+    /// The host of a run that holds the lock.
+    pub fn new(run: Run<'a>, state: LastState) -> Self {
+        Self { run, state, prepared: Mutex::default() }
+    }
+
+    /// Enters an app that 0.3.1 deployed and that is current, so that from now on its commit
+    /// is known. 0.3.1 recorded the text of the manifest, which may be a branch.
+    pub fn adopt(&mut self, step: &Step) -> Result<(), Failure> {
+        let entry = last_state::Entry {
+            release: step.revision.to_string(),
+            source: Some(step.app.source.to_string()),
+        };
+        Ok(self.state.set(step.app.name.as_str(), entry)?)
+    }
+
+    fn open_mirror(&self, app: &AppName) -> Result<Mirror, Failure> {
+        let path = ledger::mirror_path(self.run.cache, app);
+        Ok(Mirror::open(&path)?)
+    }
+
+    /// The commit in the mirror and its tree on the disk.
+    fn bring(
+        &self,
+        mirror: &mut Mirror,
+        app: &App,
+        revision: Revision,
+    ) -> Result<(Revision, mirror::Worktree), Trouble> {
+        let source = app.source.to_string();
+        let held = mirror.commit(revision).filter(|_| mirror.source().is_none_or(|s| s == source));
+        let commit = match held {
+            Some(commit) => commit,
+            None if self.run.offline => {
+                return Err(Trouble::Other(
+                    Failure::new(
+                        ExitCode::Fetch,
+                        format!("commit {revision} is not in the mirror, and --offline forbids to fetch it"),
+                    )
+                    .hint("run once without --offline"),
+                ));
+            }
+            None => {
+                let remote = remote(&self.run, app)?;
+                let console = self.run.console;
+                let name = app.name.as_str();
+                let progress = |progress: Progress| match progress {
+                    Progress::Receiving { objects, of, bytes } => {
+                        console.received(name, objects, of, bytes);
+                    }
+                    Progress::Warning(text) => console.warn(Some(name), &text),
+                    Progress::Retrying { reason, wait } => console.warn(
+                        Some(name),
+                        &format!("{reason}; trying again in {:.1} s", wait.as_secs_f64()),
+                    ),
+                };
+                let fetched = mirror.fetch(revision, &remote, &progress)?;
+                console.log(
+                    Some(name),
+                    &format!("fetched {} ({} bytes)", fetched.commit, fetched.bytes),
+                );
+                fetched.commit
+            }
+        };
+        let directory = self.run.cache.join("worktrees").join(app.name.as_str());
+        private_directory(&directory)?;
+        mirror::sweep_worktrees(&directory)?;
+        let target = directory.join(commit.to_string());
+        if target.exists() {
+            remove_tree(&target)?;
+        }
+        let options = CheckoutOptions { export_ignore: app.export_ignore, ..Default::default() };
+        Ok((commit, mirror.checkout(commit, &target, &options)?))
+    }
+
+    fn entry(&self, step: &Step, commit: Revision, took: Duration) -> history::Entry {
+        let tool = match self.run.tool.get() {
+            Some(Ok(tool)) => tool.describe(),
+            _ => String::new(),
+        };
+        history::Entry {
+            run: self.run.id.to_owned(),
+            app: step.app.name.clone(),
+            from: step.from,
+            to: commit,
+            source: step.app.source.to_string(),
+            failure: None,
+            took,
+            deployment: self.run.hook.map(|hook| hook.deployment_id.clone()),
+            tool,
+            who: self.run.who.clone(),
+            time: jiff::Timestamp::now().as_second(),
+        }
+    }
+
+    fn with_mirror<T>(
+        &self,
+        step: &Step,
+        act: impl FnOnce(&Prepared) -> Result<T, ledger::Error>,
+    ) -> Result<T, Failure> {
+        let prepared = lock(&self.prepared);
+        let Some(prepared) = prepared.get(&step.app.name) else {
+            return Err(Failure::new(
+                ExitCode::Unexpected,
+                format!("{} was not prepared", step.app.name),
+            ));
+        };
+        act(prepared).map_err(|error| {
+            Failure::from(error).context(format!("cannot record what happens to {}", step.app.name))
+        })
+    }
+}
+
+/// A failure while preparing, before it is known whether a rebuilt mirror would help.
+enum Trouble {
+    Mirror(mirror::Failure),
+    Other(Failure),
+}
+
+impl From<mirror::Failure> for Trouble {
+    fn from(failure: mirror::Failure) -> Self {
+        Self::Mirror(failure)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Mirror(failure) => failure.into(),
+            Trouble::Other(failure) => failure,
+        }
+    }
+}
+
+impl From<credentials::Error> for Failure {
+    fn from(error: credentials::Error) -> Self {
+        let plain = Self::from_error(ExitCode::Fetch, &error);
+        match error.hint() {
+            Some(hint) => plain.hint(hint),
+            None => plain,
+        }
+    }
+}
+
+impl From<mirror::Failure> for Failure {
+    fn from(failure: mirror::Failure) -> Self {
+        let plain = Self::from_error(failure.exit_code(), &failure);
+        match failure.hint() {
+            Some(hint) => plain.hint(hint),
+            None => plain,
+        }
+    }
+}
+
+/// What an app's repository is reached with.
+fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
+    let rule = run.hosts.rule_for(&app.source);
+    let about = Some(app.name.as_str());
+    let world = World {
+        variable: &|name| (run.variable)(name)?.into_string().ok(),
+        interrupt: run.interrupt,
+        warn: &|text| run.console.warn(about, &text),
+    };
+    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
+    let credential =
+        credentials::resolve(auth, rule.username.as_deref(), &world).map_err(|error| {
+            Failure::from(error).context(format!("cannot show {} a credential", app.source))
+        })?;
+    let interrupt = run.interrupt.clone();
+    Ok(Remote {
+        url: app.source.clone(),
+        credential,
+        trust: Trust {
+            ca_file: rule.ca_file,
+            host_keys: rule.host_keys,
+            known_hosts_file: rule.known_hosts_file,
+        },
+        limits: Limits::default(),
+        interrupted: Arc::new(move || interrupt.signal().is_some()),
+    })
+}
+
+/// Asks the app's remote what a branch, tag or abbreviated commit id is.
+pub fn resolve(
+    run: &Run<'_>,
+    app: &App,
+    name: &crate::domain::RefName,
+) -> Result<Revision, Failure> {
+    if run.offline {
+        return Err(Failure::new(
+            ExitCode::Fetch,
+            format!("`{name}` has to be looked up in {}, and --offline forbids it", app.source),
+        )
+        .hint("give the full commit id"));
+    }
+    let path = ledger::mirror_path(run.cache, &app.name);
+    let mut mirror = Mirror::open(&path)?;
+    let about = Some(app.name.as_str());
+    let progress = |progress: Progress| match progress {
+        Progress::Warning(text) => run.console.warn(about, &text),
+        Progress::Receiving { .. } | Progress::Retrying { .. } => {}
+    };
+    Ok(mirror.resolve(name, &remote(run, app)?, &progress)?)
+}
+
+impl Host for LiveHost<'_> {
+    type Bundle = LiveBundle;
+
+    fn prepare(&self, step: &Step) -> Result<LiveBundle, Failure> {
+        let app = &step.app;
+        let mut mirror = self.open_mirror(&app.name)?;
+        let brought = match self.bring(&mut mirror, app, step.revision) {
+            Err(Trouble::Mirror(mirror::Failure::Damaged { path, detail })) => {
+                self.run.console.warn(
+                    Some(app.name.as_str()),
+                    &format!(
+                        "the mirror `{}` is damaged ({detail}); making it anew",
+                        path.display()
+                    ),
+                );
+                mirror = mirror.rebuild()?;
+                self.bring(&mut mirror, app, step.revision)
+            }
+            other => other,
+        };
+        let (commit, worktree) = brought.map_err(Failure::from)?;
+        // From here on, dropping it removes the worktree.
+        let mut bundle =
+            LiveBundle { worktree: worktree.path.clone(), root: PathBuf::new(), appspec: None };
+        let kind = match self.run.tool.get_or_init(|| (self.run.probe)()) {
+            Ok(tool) if tool.is_builtin() => bundle::Tool::Builtin,
+            Ok(tool) if tool.is_two() => bundle::Tool::Agent2,
+            // If there is no tool, `ready` says so, once.
+            Ok(_) | Err(_) => bundle::Tool::Agent1,
+        };
+        let checked = bundle::check(app, &worktree, kind)?;
+        for warning in &checked.warnings {
+            self.run.console.warn(Some(app.name.as_str()), warning);
+        }
+        bundle.root = checked.root;
+        bundle.appspec = checked.appspec_option;
+        lock(&self.prepared).insert(app.name.clone(), Prepared { mirror, commit });
+        Ok(bundle)
+    }
+
+    fn ready(&mut self) -> Result<(), Failure> {
+        match self.run.tool.get_or_init(|| (self.run.probe)()) {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure.clone()),
+        }
+    }
+
+    fn record_attempt(&mut self, step: &Step) -> Result<(), Failure> {
+        self.with_mirror(step, |prepared| {
+            Records::new(prepared.mirror.repository()).attempt(prepared.commit)
+        })?;
+        Ok(self.state.forget(step.app.name.as_str())?)
+    }
+
+    fn deploy(&mut self, step: &Step, bundle: LiveBundle) -> Result<(), Failure> {
+        let tool = match self.run.tool.get_or_init(|| (self.run.probe)()) {
+            Ok(tool) => tool,
+            Err(failure) => return Err(failure.clone()),
+        };
+        let commit = self.with_mirror(step, |prepared| Ok(prepared.commit))?;
+        let job = Job {
+            app: &step.app,
+            revision: commit,
+            previous: step.from,
+            bundle: &bundle.root,
+            appspec: bundle.appspec.as_deref(),
+            run: self.run.id,
+            hook: self.run.hook,
+            agent_configuration_file: self.run.agent_configuration_file,
+            state: self.run.state,
+        };
+        let mut environment = EnvironmentChange::for_job(&job, self.run.variable);
+        environment.remove.extend(self.run.hidden.iter().cloned());
+        if (self.run.variable)("HOME").is_none()
+            && let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::geteuid())
+        {
+            // The agent's service has no HOME, and many programs in hooks want one.
+            environment.set.insert(0, ("HOME".into(), user.dir.into_os_string()));
+        }
+        let name = step.app.name.as_str();
+        codedeploy::deploy(tool, &job, &environment, self.run.interrupt, &mut |line| {
+            self.run.console.relayed(name, line);
+        })
+    }
+
+    fn record_success(&mut self, step: &Step, took: Duration) -> Result<(), Failure> {
+        let commit = self.with_mirror(step, |prepared| {
+            let entry = self.entry(step, prepared.commit, took);
+            Records::new(prepared.mirror.repository()).success(&entry)?;
+            Ok(prepared.commit)
+        })?;
+        let source = Some(step.app.source.to_string());
+        let entry = last_state::Entry { release: commit.to_string(), source };
+        Ok(self.state.set(step.app.name.as_str(), entry)?)
+    }
+
+    fn record_failure(&mut self, step: &Step, failure: &Failure, took: Duration) {
+        let recorded = self.with_mirror(step, |prepared| {
+            let mut entry = self.entry(step, prepared.commit, took);
+            entry.failure = Some(failure.line());
+            Records::new(prepared.mirror.repository()).failure(&entry)
+        });
+        if let Err(error) = recorded {
+            // The attempt is recorded; only its history entry is missing.
+            self.run.console.warn(Some(step.app.name.as_str()), &error.line());
+        }
+    }
+
+    fn interrupted(&self) -> Option<ExitCode> {
+        self.run.interrupt.signal().map(ExitCode::of_signal)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        self.run.console.event(event);
+    }
+}
+
+/// Makes a directory that only its owner can enter, and its parents; refuses one that another
+/// user could write to.
+///
+/// # Errors
+/// It cannot be made, or must not be used.
+pub fn private_directory(path: &Path) -> Result<(), Failure> {
+    let fail = |error: &io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "run as root, or give --cache-dir, --state-dir and --log"
+            }
+            io::ErrorKind::StorageFull => "make room, then run again",
+            io::ErrorKind::ReadOnlyFilesystem => "mount it writable, or give another directory",
+            _ => "see to the directory, then run again",
+        };
+        Failure::from_error(ExitCode::Unfit, error)
+            .context(format!("cannot make the directory `{}`", path.display()))
+            .hint(hint)
+    };
+    let builder = |mode| {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(mode);
+        builder
+    };
+    if let Some(parent) = path.parent() {
+        builder(0o755).create(parent).map_err(|error| fail(&error))?;
+    }
+    builder(0o700).create(path).map_err(|error| fail(&error))?;
+    let metadata = fs_err::symlink_metadata(path).map_err(|error| fail(&error))?;
+    let us = nix::unistd::geteuid().as_raw();
+    if !metadata.is_dir() || (metadata.uid() != us && metadata.uid() != 0) {
+        return Err(Failure::new(
+            ExitCode::Unfit,
+            format!("`{}` is not a directory of this user", path.display()),
+        )
+        .hint("remove it, or give another directory"));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err(Failure::new(
+            ExitCode::Unfit,
+            format!(
+                "others can write to `{}` (mode {:o})",
+                path.display(),
+                metadata.mode() & 0o7777
+            ),
+        )
+        .hint(format!("chmod 700 {}", path.display())));
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> Result<(), Failure> {
+    fs_err::remove_dir_all(path).map_err(|error| Failure::from_error(ExitCode::Unfit, &error))
+}
+
+/// `root@host`, for the history.
+pub fn who() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+        .ok()
+        .flatten()
+        .map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
+    let host = nix::unistd::gethostname()
+        .map_or_else(|_| "localhost".to_owned(), |host| host.to_string_lossy().into_owned());
+    format!("{user}@{host}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

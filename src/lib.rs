@@ -34,6 +34,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod codedeploy;
+pub mod deploy;
 pub mod diagnostic;
 pub mod domain;
 pub mod engine;
@@ -52,8 +53,18 @@ pub mod settings;
 pub mod yaml;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, DeployArgs, PlanArgs};
+use deploy::{Answer, Refusal};
+use error::Failure;
+use process::Interrupt;
+use report::human::Paint;
+use settings::{Environment, Settings};
 
 /// Runs the program with its arguments, the name it was called by included.
 ///
@@ -61,14 +72,135 @@ use std::process::ExitCode;
 /// it is the built-in codedeploy-local.
 pub fn run(args: &[OsString]) -> ExitCode {
     let called = args.first().and_then(|name| Path::new(name).file_name());
-    if called == Some(OsStr::new("codedeploy-local")) {
-        return engine::main(&args[1..]);
+    match args.get(1).and_then(|first| first.to_str()) {
+        _ if called == Some(OsStr::new("codedeploy-local")) => engine::main(&args[1..]),
+        Some("codedeploy-local") => engine::main(&args[2..]),
+        Some(codedeploy::start::COMMAND) => codedeploy::start::main(&args[2..]),
+        _ => multideployer(args),
     }
-    if args.get(1).is_some_and(|first| first == "codedeploy-local") {
-        return engine::main(&args[2..]);
+}
+
+fn multideployer(args: &[OsString]) -> ExitCode {
+    if let Some((clean, token)) = settings::without_token_argument(args) {
+        return restart(&clean, token);
     }
-    if args.get(1).is_some_and(|first| first == codedeploy::start::COMMAND) {
-        return codedeploy::start::main(&args[2..]);
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" with exit code 0; usage errors have 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let paint = Paint(false);
+    let settings = match Settings::new(&cli.global, Environment::of_this_process()) {
+        Ok(settings) => settings,
+        Err(failure) => return refuse(&failure.into(), paint),
+    };
+    let paint = Paint(settings.voice.color);
+    install_panic_report(&settings);
+    let interrupt = match Interrupt::on_signals() {
+        Ok(interrupt) => interrupt,
+        Err(error) => {
+            let failure = Failure::from_error(error::ExitCode::Unfit, &error);
+            return refuse(&failure.context("cannot watch for signals").into(), paint);
+        }
+    };
+    let answer = match dispatch(cli, &settings, &interrupt) {
+        Ok(answer) => answer,
+        Err(refusal) if settings.voice.json => {
+            let code = refusal.failure.code;
+            Answer { stdout: deploy::json(&refusal), code }
+        }
+        Err(refusal) => return refuse(&refusal, paint),
+    };
+    // Nobody may be reading any more; the exit code still says how it went.
+    let _ = std::io::stdout().write_all(answer.stdout.as_bytes());
+    answer.code.into()
+}
+
+fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answer, Refusal> {
+    let misplaced = cli.deploy != DeployArgs::default();
+    let before_command = || {
+        Failure::new(
+            error::ExitCode::Configuration,
+            "options of `deploy` stand before another command",
+        )
+        .hint("put the options behind the command they belong to")
+    };
+    match cli.command {
+        None => deploy_or_plan(settings, &cli.deploy, interrupt),
+        Some(_) if misplaced => Err(before_command().into()),
+        Some(Command::Deploy(args)) => deploy_or_plan(settings, &args, interrupt),
+        Some(Command::Plan(args)) => deploy::plan(settings, &args, interrupt),
+        Some(Command::Check(args)) => Ok(inspect::check(settings, &args)),
+        Some(Command::Status(args)) => inspect::status(settings, &args),
+        // Handled before the command line was parsed.
+        Some(Command::CodedeployLocal { .. }) => Err(before_command().into()),
     }
-    error::ExitCode::Unexpected.into()
+}
+
+fn deploy_or_plan(
+    settings: &Settings,
+    args: &DeployArgs,
+    interrupt: &Interrupt,
+) -> Result<Answer, Refusal> {
+    if !args.dry_run {
+        return Ok(deploy::deploy(settings, args, interrupt));
+    }
+    let (apps, force, offline) = (args.apps.clone(), args.force, args.offline);
+    deploy::plan(settings, &PlanArgs { apps, force, exit_code: false, offline }, interrupt)
+}
+
+fn refuse(refusal: &Refusal, paint: Paint) -> ExitCode {
+    deploy::complain(&refusal.failure, &refusal.diagnostics, paint);
+    refusal.failure.code.into()
+}
+
+/// Starts this program again without the token on its command line, in the same process.
+fn restart(args: &[OsString], token: (&str, OsString)) -> ExitCode {
+    let error = match std::env::current_exe() {
+        Ok(program) => process::replace(&program, &args[1..], &[token]),
+        Err(error) => error,
+    };
+    let failure = Failure::from_error(error::ExitCode::Unfit, &error)
+        .context("cannot start again without the token on the command line")
+        .hint("give the token in MULTIDEPLOYER_GITHUB_TOKEN");
+    refuse(&failure.into(), Paint(false))
+}
+
+/// Expected errors are reported by `report`; what is left for color-eyre is panics, that is,
+/// bugs. Its report has to be short: it may stand in a hook's last 2 kB.
+fn install_panic_report(settings: &Settings) {
+    let theme = if settings.voice.color {
+        color_eyre::config::Theme::dark()
+    } else {
+        color_eyre::config::Theme::new()
+    };
+    // Fails only if it was installed before.
+    let _ = color_eyre::config::HookBuilder::default()
+        .theme(theme)
+        .display_env_section(false)
+        .panic_message(PanicMessage)
+        .install();
+}
+
+struct PanicMessage;
+
+impl color_eyre::section::PanicMessage for PanicMessage {
+    fn display(
+        &self,
+        panic: &std::panic::PanicHookInfo<'_>,
+        f: &mut std::fmt::Formatter<'_>,
+    ) -> std::fmt::Result {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = message.unwrap_or("no message");
+        write!(f, "multideployer has a bug and ended: {message}")?;
+        if let Some(place) = panic.location() {
+            write!(f, " ({}:{})", place.file(), place.line())?;
+        }
+        writeln!(f, "\nRun it again: what was deployed is recorded. Please report this.")
+    }
 }

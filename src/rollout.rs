@@ -18,6 +18,9 @@ pub trait Host: Sync {
     /// Fetches, checks out and checks one app. Runs in parallel with others; must leave the
     /// running applications alone.
     fn prepare(&self, step: &Step) -> Result<Self::Bundle, Failure>;
+    /// Called once, after all apps are prepared and before the first is touched: the last
+    /// chance to refuse.
+    fn ready(&mut self) -> Result<(), Failure>;
     /// Records, durably, that this app is about to be changed.
     fn record_attempt(&mut self, step: &Step) -> Result<(), Failure>;
     /// Runs codedeploy-local.
@@ -52,6 +55,8 @@ pub struct Outcome {
     pub apps: Vec<AppOutcome>,
     /// Set when a signal ended the run.
     pub signal: Option<ExitCode>,
+    /// Why nothing was deployed although all apps were prepared.
+    pub refused: Option<Failure>,
 }
 
 /// What happened to one app.
@@ -92,7 +97,8 @@ impl Outcome {
         if let Some(signal) = self.signal {
             return signal;
         }
-        self.failures().map(|(_, failure)| failure.code).next().unwrap_or(ExitCode::Ok)
+        let first = self.failures().map(|(_, failure)| failure).next();
+        first.or(self.refused.as_ref()).map_or(ExitCode::Ok, |failure| failure.code)
     }
 
     /// The apps that failed, those whose deployment failed first.
@@ -130,6 +136,11 @@ pub fn rollout<H: Host>(plan: &Plan, host: &mut H, jobs: usize) -> Outcome {
             stop = true;
         }
     }
+    let mut refused = None;
+    if !stop && bundles.iter().any(Option::is_some) {
+        refused = host.ready().err();
+        stop = refused.is_some();
+    }
     for ((step, bundle), result) in plan.steps.iter().zip(bundles).zip(&mut results) {
         let Some(Ok(bundle)) = bundle else { continue };
         if stop || host.interrupted().is_some() {
@@ -161,7 +172,7 @@ pub fn rollout<H: Host>(plan: &Plan, host: &mut H, jobs: usize) -> Outcome {
             AppOutcome { name, from: step.from, to: step.revision, result, took }
         })
         .collect();
-    Outcome { apps, signal: host.interrupted() }
+    Outcome { apps, signal: host.interrupted(), refused }
 }
 
 fn deploy_one<H: Host>(
@@ -235,6 +246,7 @@ mod tests {
         fail: Vec<AppName>,
         unprepared: Vec<AppName>,
         effects_left: Option<usize>,
+        fit: Option<Failure>,
         log: Mutex<Vec<String>>,
     }
 
@@ -274,6 +286,10 @@ mod tests {
                 return Err(Failure::new(ExitCode::Fetch, "no such commit"));
             }
             Ok(())
+        }
+
+        fn ready(&mut self) -> Result<(), Failure> {
+            self.fit.clone().map_or(Ok(()), Err)
         }
 
         fn record_attempt(&mut self, step: &Step) -> Result<(), Failure> {
@@ -350,6 +366,16 @@ mod tests {
         assert_eq!(outcome.exit_code(), ExitCode::Ok);
         assert_eq!(outcome.apps[0].result, AppResult::Unchanged);
         assert_eq!(outcome.apps[2].result, AppResult::Deployed);
+    }
+
+    #[test]
+    fn nothing_is_touched_on_an_unfit_host() {
+        let unfit = Some(Failure::new(ExitCode::Unfit, "no tool"));
+        let mut host = Scripted { fit: unfit, ..Scripted::default() };
+        let outcome = host.run(&[("a", 1)]);
+        assert_eq!(outcome.exit_code(), ExitCode::Unfit);
+        assert_eq!(outcome.apps[0].result, AppResult::NotRun);
+        assert!(lock(&host.log).is_empty());
     }
 
     #[test]

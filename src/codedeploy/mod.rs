@@ -59,6 +59,9 @@ pub struct Job<'a> {
     pub hook: Option<&'a Hook>,
     /// The agent's configuration file, if one was named.
     pub agent_configuration_file: Option<&'a Path>,
+    /// The state directory: the built-in tool keeps its own state below it where there is no
+    /// agent whose directories it could share.
+    pub state: &'a Path,
 }
 
 /// Changes to the environment a tool is started with.
@@ -273,6 +276,7 @@ mod tests {
             run: "r1",
             hook,
             agent_configuration_file: None,
+            state: Path::new("/state"),
         }
     }
 

@@ -18,7 +18,7 @@ mod refs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use refs::read;
+pub use refs::{commit_of, read};
 
 use crate::domain::Revision;
 use crate::error::{ExitCode, Failure};

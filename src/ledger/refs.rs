@@ -29,6 +29,16 @@ pub fn read(mirror: &Path) -> io::Result<Recorded> {
     Ok(recorded)
 }
 
+/// The commit that an id in the manifest stands for: itself, or, if it turned out to be an
+/// annotated tag when it was fetched, what that points to.
+///
+/// # Errors
+/// Files that exist and cannot be read.
+pub fn commit_of(mirror: &Path, revision: Revision) -> io::Result<Revision> {
+    let fetched = read_if_there(&mirror.join(format!("refs/multideployer/fetched/{revision}")))?;
+    Ok(fetched.as_deref().and_then(parse).unwrap_or(revision))
+}
+
 /// Removes those of the ledger's loose refs that hold no commit id.
 pub(super) fn remove_damaged(mirror: &Path) -> io::Result<()> {
     for name in [super::DEPLOYED, super::ATTEMPTED, super::PREVIOUS] {

@@ -1,8 +1,18 @@
 //! From a reference to a secret to the secret itself.
 
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::domain::Secret;
+use crate::hosts::Auth;
+use crate::process::{self, Command, Interrupt, Outcome, Stream};
+
+/// How long a command that prints a secret may take.
+const COMMAND_TIME: Duration = Duration::from_secs(30);
+/// More than any token or key has.
+const LONGEST: usize = 1 << 16;
 
 /// A secret with what belongs to it, ready to be shown to the one host it is bound to.
 #[derive(Debug, Clone)]
@@ -34,4 +44,295 @@ pub enum Proof {
         /// The public key file of the key to offer; all of them otherwise.
         key: Option<PathBuf>,
     },
+}
+
+/// Why a credential could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A variable that is not set, or empty.
+    #[error("the variable `{0}` that should hold the token is not set")]
+    NotSet(String),
+    /// A file that cannot be read.
+    #[error("cannot read {what} `{}`", path.display())]
+    Read {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing but white space.
+    #[error("{0} is empty")]
+    Empty(String),
+    /// White space or control characters inside, or far too long: not a token.
+    #[error("{0} does not look like a token: it holds {1}")]
+    NotAToken(String, &'static str),
+    /// Not a private key.
+    #[error("{origin} {problem}")]
+    NotAKey {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A command that did not do its work. Its output is not shown: it may hold the secret.
+    #[error("the command `{program}` for the credential {how}")]
+    Command {
+        /// The program, without its arguments.
+        program: String,
+        /// What became of it.
+        how: String,
+    },
+    /// A signal came while it ran.
+    #[error("ended by a signal")]
+    Interrupted(i32),
+}
+
+impl Error {
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotSet(name) => format!(
+                "set `{name}` where multideployer is started; the CodeDeploy agent may strip the environment of hooks, so a file or a command is safer"
+            ),
+            Self::Read { .. } => "check that the file is there and readable by this user".into(),
+            Self::Empty(_) | Self::NotAToken(..) => "put the token alone into it, on one line".into(),
+            Self::NotAKey { .. } => "give an unencrypted or passphrase-provided private key in OpenSSH or PEM format".into(),
+            Self::Command { .. } => "run the command by hand as this user and with this environment; it must print the secret alone and exit with 0".into(),
+            Self::Interrupted(_) => return None,
+        })
+    }
+}
+
+/// What resolving may use of the world.
+pub struct World<'a> {
+    /// The environment of this process.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Ends a command.
+    pub interrupt: &'a Interrupt,
+    /// Takes a warning for people.
+    pub warn: &'a dyn Fn(String),
+}
+
+/// Turns a reference into the secret. `None` is anonymous.
+///
+/// # Errors
+/// See [`Error`].
+pub fn resolve(
+    auth: &Auth,
+    username: Option<&str>,
+    world: &World<'_>,
+) -> Result<Option<Credential>, Error> {
+    let (proof, origin) = match auth {
+        Auth::None => return Ok(None),
+        Auth::Given { token: secret, origin } => {
+            let origin = format!("the token of {origin}");
+            (Proof::Token(token(secret.expose(), true, &origin)?), origin)
+        }
+        Auth::TokenEnv(name) => {
+            let origin = format!("the token in the variable `{name}`");
+            let text = (world.variable)(name).filter(|text| !text.trim().is_empty());
+            let text = text.ok_or_else(|| Error::NotSet(name.clone()))?;
+            (Proof::Token(token(&text, true, &origin)?), origin)
+        }
+        Auth::TokenFile(path) => {
+            let origin = format!("the token in `{}`", path.display());
+            let text = read_secret("the token file", path, world.warn)?;
+            (Proof::Token(token(&text, false, &origin)?), origin)
+        }
+        Auth::TokenCommand(argv) => {
+            let program = argv.first().cloned().unwrap_or_default();
+            let origin = format!("the token of the command `{program}`");
+            let text = printed(argv, world.interrupt)?;
+            (Proof::Token(token(&text, false, &origin)?), origin)
+        }
+        Auth::SshKeyFile(path) => {
+            let origin = format!("the key `{}`", path.display());
+            let text = read_secret("the private key", path, world.warn)?;
+            (Proof::Key { private: key(&text, &origin)?, passphrase: None }, origin)
+        }
+    };
+    Ok(Some(Credential { username: username.map(str::to_owned), proof, origin }))
+}
+
+/// A text as a token: trimmed, and nothing in it that a token cannot hold. What somebody
+/// wrote himself may be a password with spaces in it; what is in a file or printed by a
+/// command with spaces in it is most likely something else.
+fn token(text: &str, spaces: bool, origin: &str) -> Result<Secret, Error> {
+    let text = text.trim();
+    let wrong = |what| Err(Error::NotAToken(origin.to_owned(), what));
+    if text.is_empty() {
+        return Err(Error::Empty(origin.to_owned()));
+    }
+    if text.len() > LONGEST {
+        return wrong("more than 64 KiB");
+    }
+    if text.lines().count() > 1 {
+        return wrong("more than one line");
+    }
+    if text.chars().any(char::is_control) {
+        return wrong("control characters");
+    }
+    if !spaces && text.chars().any(char::is_whitespace) {
+        return wrong("white space");
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+/// A text as a private key, refused early with the exact reason: libssh2 has one message
+/// for all of them.
+fn key(text: &str, origin: &str) -> Result<Secret, Error> {
+    let text = text.trim();
+    let problem = if text.is_empty() {
+        "is empty"
+    } else if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
+        "is a public key; the private one is needed"
+    } else if text.starts_with("PuTTY-User-Key-File") {
+        "is in PuTTY's format; convert it with `puttygen -O private-openssh-new`"
+    } else if !text.starts_with("-----BEGIN ") {
+        "is not a private key in OpenSSH or PEM format"
+    } else if text.starts_with("-----BEGIN PUBLIC KEY") || text.starts_with("-----BEGIN CERT") {
+        "is not a private key"
+    } else if !text.lines().last().is_some_and(|line| line.starts_with("-----END ")) {
+        "is cut off"
+    } else {
+        // libssh2 wants the line feed at the end.
+        return Ok(Secret::new(format!("{text}\n")));
+    };
+    Err(Error::NotAKey { origin: origin.to_owned(), problem })
+}
+
+fn read_secret(what: &'static str, path: &Path, warn: &dyn Fn(String)) -> Result<String, Error> {
+    let failed = |source| Error::Read { what, path: path.to_owned(), source };
+    let file = fs_err::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
+    if metadata.len() > LONGEST as u64 {
+        return Err(failed(io::Error::other("it has more than 64 KiB")));
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        warn(format!(
+            "{what} `{}` can be read by others (mode {:04o}, owner {}): chmod 0600 it",
+            path.display(),
+            metadata.mode() & 0o7777,
+            metadata.uid()
+        ));
+    }
+    io::read_to_string(file).map_err(failed)
+}
+
+/// What a command prints on its standard output.
+fn printed(argv: &[String], interrupt: &Interrupt) -> Result<String, Error> {
+    let program = argv.first().cloned().unwrap_or_default();
+    let mut output = Vec::new();
+    let command = Command::new(&program).args(argv.iter().skip(1)).deadline(Some(COMMAND_TIME));
+    let finished = command.run(interrupt, &mut |line| {
+        if line.stream == Stream::Stdout && output.len() <= LONGEST {
+            output.extend_from_slice(line.bytes);
+            if !line.continues {
+                output.push(b'\n');
+            }
+        }
+    });
+    if let Outcome::Interrupted(signal) = finished.outcome {
+        return Err(Error::Interrupted(signal));
+    }
+    let failed = |how: String| Error::Command { program: program.clone(), how };
+    if !finished.success() {
+        return Err(failed(process::describe_exit(&finished)));
+    }
+    String::from_utf8(output).map_err(|_| failed("printed what is not UTF-8".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn resolved(auth: &Auth) -> (Result<Option<Credential>, Error>, Vec<String>) {
+        let warnings = RefCell::new(Vec::new());
+        let interrupt = Interrupt::new();
+        let world = World {
+            variable: &|name| (name == "TOKEN").then(|| " ghs_abc \n".to_owned()),
+            interrupt: &interrupt,
+            warn: &|text| warnings.borrow_mut().push(text),
+        };
+        let result = resolve(auth, None, &world);
+        (result, warnings.into_inner())
+    }
+
+    fn secret(auth: &Auth) -> String {
+        match resolved(auth).0.unwrap().unwrap().proof {
+            Proof::Token(secret) | Proof::Key { private: secret, .. } => secret.expose().to_owned(),
+            Proof::Agent { .. } => panic!("an agent"),
+        }
+    }
+
+    fn text_file(text: &str, mode: u32) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs_err::write(file.path(), text).unwrap();
+        fs_err::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        file
+    }
+
+    #[test]
+    fn tokens_are_trimmed_wherever_they_come_from() {
+        assert_eq!(secret(&Auth::TokenEnv("TOKEN".into())), "ghs_abc");
+        let file = text_file("ghs_def\r\n", 0o600);
+        assert_eq!(secret(&Auth::TokenFile(file.path().into())), "ghs_def");
+        let echo = ["sh", "-c", "echo noise >&2; printf 'ghs_ghi\\n'"].map(str::to_owned);
+        assert_eq!(secret(&Auth::TokenCommand(echo.into())), "ghs_ghi");
+        let odd = Auth::Given { token: Secret::new("a@:/#%+b".into()), origin: "`-g`" };
+        assert_eq!(secret(&odd), "a@:/#%+b");
+        assert!(resolved(&Auth::None).0.unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_without_being_shown() {
+        for text in ["", " \n", "hunter2 hunter3", "hunter2\nhunter3", "hunter2\u{7}"] {
+            let file = text_file(text, 0o600);
+            let error = resolved(&Auth::TokenFile(file.path().into())).0.unwrap_err();
+            let shown = format!("{error} {error:?} {:?}", error.hint());
+            assert!(!shown.contains("hunter"), "{shown}");
+        }
+        let missing = resolved(&Auth::TokenEnv("OTHER".into())).0.unwrap_err();
+        assert!(missing.to_string().contains("`OTHER`"));
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_warned_about() {
+        let file = text_file("ghs_abc", 0o644);
+        let (result, warnings) = resolved(&Auth::TokenFile(file.path().into()));
+        assert!(result.is_ok());
+        assert!(warnings[0].contains("0644"), "{warnings:?}");
+        let file = text_file("ghs_abc", 0o600);
+        assert_eq!(resolved(&Auth::TokenFile(file.path().into())).1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_command_that_fails_says_how_and_not_what_it_printed() {
+        let argv = ["sh", "-c", "echo hunter2; exit 3"].map(str::to_owned);
+        let error = resolved(&Auth::TokenCommand(argv.into())).0.unwrap_err();
+        assert!(error.to_string().contains("exited with code 3"), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_told_exactly() {
+        for (text, word) in [
+            ("", "empty"),
+            ("ssh-ed25519 AAAA x", "public"),
+            ("hello", "not a private key"),
+            ("PuTTY-User-Key-File-2: ssh-rsa", "PuTTY"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "cut off"),
+        ] {
+            let file = text_file(text, 0o600);
+            let error = resolved(&Auth::SshKeyFile(file.path().into())).0.unwrap_err();
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
 }

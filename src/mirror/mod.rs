@@ -196,3 +196,12 @@ impl Mirror {
         Ok(self)
     }
 }
+
+/// Opens a mirror to read its refs and tags: no lock, no housekeeping, nothing written.
+///
+/// # Errors
+/// [`Failure::Git`] when there is none or it is damaged.
+pub fn open_read_only(path: &Path) -> Result<git2::Repository, Failure> {
+    git2::Repository::open(path)
+        .map_err(|source| Failure::Git { doing: "opening the mirror", source })
+}

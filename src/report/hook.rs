@@ -23,6 +23,9 @@ pub fn block(report: &RunReport) -> String {
     let first = failures.next();
     if let Some(failure) = report.failure.as_ref().or(first.map(|(_, failure)| failure)) {
         output.clone_from(&failure.output);
+        for cause in &failure.causes {
+            head.push(format!(" because : {cause}"));
+        }
         if let Some(hint) = &failure.hint {
             tail.push(format!(" hint    : {hint}"));
         }
@@ -63,7 +66,8 @@ pub fn block(report: &RunReport) -> String {
     let tame = |line: &String| tame(line, WIDTH);
     let last = tame(&last);
     fits(&last);
-    let mut head: Vec<String> = head.iter().map(tame).collect();
+    // What went wrong matters most: a long message goes on in the next lines.
+    let mut head: Vec<String> = head.iter().flat_map(|line| wrap(line)).collect();
     fits(&head[0]);
     let tail: Vec<String> = tail.iter().map(tame).filter(|line| fits(line)).collect();
     let mut shown: Vec<String> = output
@@ -80,17 +84,30 @@ pub fn block(report: &RunReport) -> String {
     lines.map(|line| line + "\n").collect()
 }
 
+/// A line in pieces of at most [`WIDTH`] characters, three at most.
+fn wrap(line: &str) -> Vec<String> {
+    let line = tame(line, 3 * (WIDTH - 4));
+    let chars: Vec<char> = line.chars().collect();
+    let mut pieces = chars.chunks(WIDTH - 4).map(String::from_iter);
+    let mut lines: Vec<String> = pieces.next().into_iter().collect();
+    lines.extend(pieces.map(|piece| format!("    {piece}")));
+    if lines.is_empty() {
+        lines.push(String::new());
+    }
+    lines
+}
+
 fn headline(report: &RunReport) -> String {
     let code = u8::from(report.exit_code);
     if let Some(failure) = &report.failure {
-        return format!("multideployer FAILED ({code}) {}", failure.line());
+        return format!("multideployer FAILED ({code}) {}", failure.message);
     }
     if let Some((app, failure)) = report.failed().next() {
         return format!(
             "multideployer FAILED ({code}) {} {}: {}",
             app.name,
             app.to.short(),
-            failure.line()
+            failure.message
         );
     }
     if code != 0 {

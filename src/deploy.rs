@@ -1,0 +1,546 @@
+//! The commands that begin with a plan: `deploy` and `plan`.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cli::{DeployArgs, PlanArgs};
+use crate::codedeploy::{self, Found};
+use crate::diagnostic::Diagnostic;
+use crate::domain::{App, AppName, Release, Revision};
+use crate::error::{ExitCode, Failure};
+use crate::host::{self, LiveHost, Run};
+use crate::hosts::{Auth, HostRule, Hosts};
+use crate::ledger::last_state::LastState;
+use crate::ledger::lock::RunLock;
+use crate::manifest::{self, Manifest};
+use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
+use crate::process::Interrupt;
+use crate::report::console::{Console, Place};
+use crate::report::human::{self, Paint};
+use crate::report::log::Log;
+use crate::report::{self, JSON_VERSION, RunReport};
+use crate::rollout::rollout;
+use crate::settings::{Environment, Settings};
+
+/// How long a run waits for another unless told otherwise: long enough for a small rollout,
+/// short enough that the agent sees why.
+const LOCK_WAIT: Duration = Duration::from_secs(300);
+/// Apps that are fetched at a time unless told otherwise.
+const JOBS: usize = 4;
+
+/// What a command prints on standard output, and its exit code.
+pub struct Answer {
+    /// Standard output.
+    pub stdout: String,
+    /// The exit code.
+    pub code: ExitCode,
+}
+
+/// A command that could not be carried out, and what is wrong with the manifest if that is why.
+#[derive(Serialize)]
+pub struct Refusal {
+    /// [`JSON_VERSION`].
+    version: u32,
+    /// Why.
+    pub failure: Failure,
+    /// All findings.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure, Vec::new())
+    }
+}
+
+impl Refusal {
+    fn new(failure: Failure, diagnostics: Vec<Diagnostic>) -> Self {
+        Self { version: JSON_VERSION, failure, diagnostics }
+    }
+}
+
+/// `deploy`.
+pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> Answer {
+    let started = Instant::now();
+    let id = run_id();
+    let place = match settings.voice {
+        voice if settings.hook.is_some() || voice.quiet => Place::Nowhere,
+        voice if voice.terminal => Place::Terminal,
+        _ => Place::Pipe,
+    };
+    let paint = Paint(settings.voice.color);
+    let opened = permitted(settings).and_then(|()| {
+        host::private_directory(&settings.cache_dir)?;
+        host::private_directory(&settings.state_dir)
+    });
+    let (log, trouble) = match opened.as_ref().map(|()| Log::open(&settings.log)) {
+        Ok(Ok(log)) => (log, None),
+        Ok(Err(error)) => (Log::default(), Some(format!("no log is written: {error}"))),
+        Err(_) => (Log::default(), None),
+    };
+    let console = Console::new(place, settings.voice.verbose, paint, log);
+    if let Some(trouble) = trouble {
+        console.warn(None, &trouble);
+    }
+    console.log(None, &format!("run {id} begins: manifest {}", settings.config.display()));
+    let tool = OnceLock::new();
+    let result = opened
+        .map_err(Refusal::from)
+        .and_then(|()| run_plan(settings, args, interrupt, &id, &console, &tool));
+    let (apps, diagnostics, failure, code) = match result {
+        Ok((apps, diagnostics, refused, code)) => (apps, diagnostics, refused, code),
+        Err(Refusal { failure, diagnostics, .. }) => {
+            let code = failure.code;
+            (Vec::new(), diagnostics, Some(failure), code)
+        }
+    };
+    let report = RunReport {
+        version: JSON_VERSION,
+        command: "deploy",
+        run: id,
+        exit_code: code,
+        seconds: started.elapsed().as_secs_f64(),
+        manifest: settings.config.clone(),
+        tool: tool.get().and_then(|tool| tool.as_ref().ok()).map(codedeploy::Tool::describe),
+        hook: settings.hook.clone(),
+        log: settings.log.clone(),
+        apps,
+        diagnostics,
+        warnings: console.warnings(),
+        failure,
+    };
+    // Warnings were said, and logged, when they came up.
+    for finding in report.diagnostics.iter().filter(|finding| finding.is_error()) {
+        console.log(None, &finding.to_string());
+    }
+    if let Some(failure) = &report.failure {
+        console.log(None, &format!("failed: {failure}"));
+    }
+    console.log(None, &format!("run {} ends with exit code {}", report.run, u8::from(code)));
+    Answer { stdout: render(&report, settings), code }
+}
+
+/// The report in the form this run's caller reads.
+fn render(report: &RunReport, settings: &Settings) -> String {
+    let voice = settings.voice;
+    if voice.json {
+        return json(report);
+    }
+    if settings.hook.is_some() {
+        return report::hook::block(report);
+    }
+    if voice.quiet && report.exit_code == ExitCode::Ok {
+        return String::new();
+    }
+    let paint = Paint(voice.color);
+    match &report.failure {
+        Some(failure) if report.apps.is_empty() => {
+            complain(failure, &report.diagnostics, paint);
+            String::new()
+        }
+        failure => {
+            if let Some(failure) = failure {
+                complain(failure, &[], paint);
+            }
+            human::summary(report, paint)
+        }
+    }
+}
+
+/// Says on standard error why a command could not be carried out.
+pub fn complain(failure: &Failure, diagnostics: &[Diagnostic], paint: Paint) {
+    let findings: String =
+        diagnostics.iter().map(|finding| human::diagnostic(finding, paint)).collect();
+    eprint(&(findings + &human::failure(failure, None, paint)));
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where a command complains")]
+fn eprint(text: &str) {
+    eprint!("{text}");
+}
+
+/// A value as one JSON document with a newline.
+pub fn json(value: &impl Serialize) -> String {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => text + "\n",
+        // Only maps with keys that are no text can fail, and there are none.
+        Err(error) => format!("{{\"version\":{JSON_VERSION},\"error\":\"{error}\"}}\n"),
+    }
+}
+
+type Ran = (Vec<report::AppReport>, Vec<Diagnostic>, Option<Failure>, ExitCode);
+
+fn run_plan(
+    settings: &Settings,
+    args: &DeployArgs,
+    interrupt: &Interrupt,
+    id: &str,
+    console: &Console,
+    tool: &OnceLock<Result<codedeploy::Tool, Failure>>,
+) -> Result<Ran, Refusal> {
+    let manifest = load(settings)?;
+    for warning in &manifest.warnings {
+        console.warn(None, &warning.to_string());
+    }
+    if settings.token.as_ref().is_some_and(|token| token.origin == "-g") {
+        console.warn(
+            None,
+            "a token on the command line can be seen by every user of this host; use MULTIDEPLOYER_GITHUB_TOKEN or a token file",
+        );
+    }
+    let selection = select(&manifest, &args.apps, args.force)?;
+    let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
+    let lock_holder = format!(
+        "pid {} run {id} since {}",
+        std::process::id(),
+        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    );
+    let _lock = RunLock::acquire(
+        &settings.lock(),
+        &lock_holder,
+        args.lock_wait.unwrap_or(LOCK_WAIT),
+        |holder| console.note(&format!("waiting for another run to end ({holder})")),
+        || interrupt.signal().map(ExitCode::of_signal),
+    )
+    .map_err(Failure::from)?;
+    let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
+    if let Some(trouble) = trouble {
+        let aside = state.set_aside().map_err(|error| {
+            Failure::from_error(ExitCode::Unfit, &error).context("cannot set aside last_state.yaml")
+        })?;
+        console.warn(None, &format!("{trouble}; it is kept as `{}`", aside.display()));
+    }
+    let hosts = with_given_tokens(settings, &manifest);
+    let variable = |name: &str| settings.environment.get(name).map(OsString::from);
+    let agent_file = settings.agent_configuration_file.as_deref();
+    let probe = || codedeploy::probe(&found, agent_file, interrupt);
+    let run = Run {
+        id,
+        cache: &settings.cache_dir,
+        hosts: &hosts,
+        variable: &variable,
+        hidden: hidden(&settings.environment, &hosts),
+        offline: args.offline,
+        hook: settings.hook.as_ref(),
+        agent_configuration_file: agent_file,
+        state: &settings.state_dir,
+        who: host::who(),
+        tool,
+        probe: &probe,
+        interrupt,
+        console,
+    };
+    let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
+    let wanted = resolve_all(&manifest, &selection, &run)?;
+    let plan = crate::plan::plan(wanted, |name| recorded[name].clone(), &selection);
+    let changes = plan.deployments().count();
+    let mut live = LiveHost::new(run, state);
+    for step in plan.steps.iter().filter(|step| step.action == Action::Keep) {
+        if recorded[&step.app.name].deployed.is_none() {
+            live.adopt(step)?;
+        }
+    }
+    let jobs = args.jobs.map_or(JOBS, usize::from);
+    let outcome = std::thread::scope(|scope| {
+        if changes > 0 {
+            // 1.x takes seconds to answer; meanwhile the apps are fetched.
+            scope.spawn(|| tool.get_or_init(probe));
+        }
+        rollout(&plan, &mut live, jobs)
+    });
+    let code = outcome.exit_code();
+    let refused = outcome.refused.clone();
+    Ok((report::app_reports(&plan, outcome), manifest.warnings, refused, code))
+}
+
+/// `plan`, also as `deploy --dry-run`.
+pub fn plan(
+    settings: &Settings,
+    args: &PlanArgs,
+    interrupt: &Interrupt,
+) -> Result<Answer, Refusal> {
+    let manifest = load(settings)?;
+    let selection = select(&manifest, &args.apps, args.force)?;
+    let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
+    let console = Console::new(Place::Nowhere, false, Paint(false), Log::default());
+    let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
+    let hosts = with_given_tokens(settings, &manifest);
+    let variable = |name: &str| settings.environment.get(name).map(OsString::from);
+    let tool = OnceLock::new();
+    let probe = || codedeploy::probe(&found, None, interrupt);
+    let run = Run {
+        id: "",
+        cache: &settings.cache_dir,
+        hosts: &hosts,
+        variable: &variable,
+        hidden: Vec::new(),
+        offline: args.offline,
+        hook: None,
+        agent_configuration_file: None,
+        state: &settings.state_dir,
+        who: String::new(),
+        tool: &tool,
+        probe: &probe,
+        interrupt,
+        console: &console,
+    };
+    let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
+    let wanted = resolve_all(&manifest, &selection, &run)?;
+    let plan = crate::plan::plan(wanted, |name| recorded[name].clone(), &selection);
+    let changes = plan.deployments().count();
+    let mut warnings: Vec<String> = trouble.into_iter().collect();
+    warnings.extend(console.warnings());
+    let code = if args.exit_code && changes > 0 { ExitCode::Changes } else { ExitCode::Ok };
+    let paint = Paint(settings.voice.color);
+    let stdout = if settings.voice.json {
+        json(&PlanReport::new(&plan, changes, &found, &manifest.warnings, warnings))
+    } else {
+        let mut noise: String =
+            manifest.warnings.iter().map(|finding| human::diagnostic(finding, paint)).collect();
+        for warning in &warnings {
+            noise += &format!("{} {warning}\n", paint.yellow("warning:"));
+        }
+        eprint(&noise);
+        human::plan(&plan, Some(&found.describe()), paint)
+    };
+    Ok(Answer { stdout, code })
+}
+
+/// The JSON document of `plan`.
+#[derive(Serialize)]
+struct PlanReport<'a> {
+    version: u32,
+    command: &'static str,
+    changes: usize,
+    tool: String,
+    apps: Vec<PlannedApp<'a>>,
+    diagnostics: &'a [Diagnostic],
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct PlannedApp<'a> {
+    name: &'a AppName,
+    source: String,
+    release: String,
+    from: Option<Revision>,
+    to: Revision,
+    action: &'a Action,
+}
+
+impl<'a> PlanReport<'a> {
+    fn new(
+        plan: &'a Plan,
+        changes: usize,
+        tool: &Found,
+        diagnostics: &'a [Diagnostic],
+        warnings: Vec<String>,
+    ) -> Self {
+        let apps = plan
+            .steps
+            .iter()
+            .map(|step| PlannedApp {
+                name: &step.app.name,
+                source: step.app.source.to_string(),
+                release: step.app.release.to_string(),
+                from: step.from,
+                to: step.revision,
+                action: &step.action,
+            })
+            .collect();
+        Self {
+            version: JSON_VERSION,
+            command: "plan",
+            changes,
+            tool: tool.describe(),
+            apps,
+            diagnostics,
+            warnings,
+        }
+    }
+}
+
+/// Reads the manifest.
+pub fn load(settings: &Settings) -> Result<Manifest, Refusal> {
+    load_file(&settings.config)
+}
+
+/// Reads a manifest file.
+pub fn load_file(path: &Path) -> Result<Manifest, Refusal> {
+    let cannot = |error: &dyn std::error::Error| {
+        Failure::from_error(ExitCode::Configuration, error)
+            .context(format!("cannot read the manifest `{}`", path.display()))
+            .hint("name it with --config or MULTIDEPLOYER_CONFIG")
+    };
+    let text = std::fs::read(path).map_err(|error| cannot(&error))?;
+    let absolute = std::path::absolute(path).map_err(|error| cannot(&error))?;
+    let directory = absolute.parent().unwrap_or(Path::new("/"));
+    manifest::parse(&text, path, &manifest::Defaults::new(directory)).map_err(|rejected| {
+        let text = format!("the manifest `{}` is refused; nothing was changed", path.display());
+        Refusal::new(Failure::new(ExitCode::Configuration, text), rejected.problems)
+    })
+}
+
+/// The selection by `--app` and `--force`.
+fn select(manifest: &Manifest, names: &[String], force: bool) -> Result<Selection, Failure> {
+    let mut only = Vec::new();
+    for name in names {
+        let known = manifest.apps.iter().find(|app| app.name.as_str() == name);
+        let Some(app) = known else {
+            let all: Vec<&str> = manifest.apps.iter().map(|app| app.name.as_str()).collect();
+            let near = all
+                .iter()
+                .map(|known| (strsim::damerau_levenshtein(name, known), known))
+                .min()
+                .filter(|(distance, _)| *distance <= 2);
+            let hint = match near {
+                Some((_, near)) => format!("did you mean `{near}`?"),
+                None => format!("it has: {}", all.join(", ")),
+            };
+            return Err(Failure::new(
+                ExitCode::Configuration,
+                format!("the manifest has no app {name:?}"),
+            )
+            .hint(hint));
+        };
+        only.push(app.name.clone());
+    }
+    Ok(Selection { only, force })
+}
+
+fn permitted(settings: &Settings) -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() || settings.own_directories {
+        return Ok(());
+    }
+    Err(Failure::new(ExitCode::Unfit, "deploying needs root")
+        .hint("run as root; or, for a trial, give all of --cache-dir, --state-dir and --log"))
+}
+
+/// What the records say of each app of the manifest.
+pub fn recorded(
+    manifest: &Manifest,
+    cache: &Path,
+    state: &LastState,
+) -> Result<BTreeMap<AppName, Recorded>, Failure> {
+    manifest
+        .apps
+        .iter()
+        .map(|app| Ok((app.name.clone(), recorded_of(&app.name, cache, state)?)))
+        .collect()
+}
+
+/// What the records say of one app.
+pub fn recorded_of(app: &AppName, cache: &Path, state: &LastState) -> Result<Recorded, Failure> {
+    let mirror = crate::ledger::mirror_path(cache, app);
+    let mut recorded = crate::ledger::read(&mirror).map_err(|error| {
+        Failure::from_error(ExitCode::Unfit, &error)
+            .context(format!("cannot read the records of {app}"))
+            .hint("run as the user that deploys, usually root")
+    })?;
+    if let Some(entry) = state.get(app.as_str()) {
+        recorded.last_state = Some(entry.release.clone());
+        recorded.source.clone_from(&entry.source);
+    }
+    Ok(recorded)
+}
+
+/// The commit of each app's release. Apps that are not asked for are not looked up: their
+/// release, if it is a name, stays what is deployed.
+fn resolve_all(
+    manifest: &Manifest,
+    selection: &Selection,
+    run: &Run<'_>,
+) -> Result<Vec<Wanted>, Failure> {
+    let selected = |app: &App| {
+        app.enabled && (selection.only.is_empty() || selection.only.contains(&app.name))
+    };
+    manifest
+        .apps
+        .iter()
+        .map(|app| {
+            let mirror = crate::ledger::mirror_path(run.cache, &app.name);
+            let unreadable = |error: std::io::Error| {
+                Failure::from_error(ExitCode::Unfit, &error)
+                    .context(format!("cannot read the records of {}", app.name))
+            };
+            let revision = match &app.release {
+                Release::Commit(revision) => {
+                    crate::ledger::commit_of(&mirror, *revision).map_err(unreadable)?
+                }
+                Release::Name(name) if selected(app) => {
+                    host::resolve(run, app, name).map_err(|failure| {
+                        failure.context(format!("cannot look up `{name}` for {}", app.name))
+                    })?
+                }
+                Release::Name(_) => {
+                    let known = crate::ledger::read(&mirror).map_err(unreadable)?;
+                    known.deployed.unwrap_or(Revision::from_bytes([0; 20]))
+                }
+            };
+            Ok(Wanted { app: app.clone(), revision })
+        })
+        .collect()
+}
+
+/// The manifest's hosts, and the tokens of flag and variable bound to theirs: each only where
+/// the manifest itself says nothing about that host.
+fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hosts {
+    let mut rules = manifest.hosts.rules().to_vec();
+    let mut bind = |host: &str, token: &crate::settings::GivenToken| {
+        let auth = Auth::Given { token: token.token.clone(), origin: token.origin };
+        match rules.iter_mut().find(|rule| rule.prefix == host) {
+            Some(rule) => {
+                rule.auth.get_or_insert(auth);
+            }
+            None => rules.push(HostRule {
+                prefix: host.to_owned(),
+                auth: Some(auth),
+                ..HostRule::default()
+            }),
+        }
+    };
+    if let Some(token) = &settings.token {
+        for host in &manifest.github_hosts {
+            bind(host, token);
+        }
+    }
+    if let Some(token) = &settings.github_com_token {
+        bind("github.com", token);
+    }
+    Hosts::new(rules)
+}
+
+/// Variables that no child may see: ours, and those that hold tokens.
+fn hidden(environment: &Environment, hosts: &Hosts) -> Vec<OsString> {
+    let mut names: Vec<OsString> = environment.own_names().map(Into::into).collect();
+    names.extend(hosts.rules().iter().filter_map(|rule| match &rule.auth {
+        Some(Auth::TokenEnv(name)) => Some(name.into()),
+        _ => None,
+    }));
+    names
+}
+
+/// `20261125T104501Z-1a2b3c`: sorts by time, is a git ref's name, and can be said on the
+/// telephone.
+fn run_id() -> String {
+    let now = jiff::Timestamp::now();
+    let noise = (now.subsec_nanosecond().unsigned_abs() >> 8) ^ std::process::id();
+    format!("{}-{:06x}", now.strftime("%Y%m%dT%H%M%SZ"), noise & 0xff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_ids_are_ref_names() {
+        let id = run_id();
+        assert_eq!(id.len(), 23, "{id}");
+        assert!(id.parse::<crate::domain::RefName>().is_ok());
+    }
+}
