@@ -119,8 +119,7 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// The fields of a mapping, merge keys (`<<: *x`) carried out. Anything else than a
-    /// mapping is an error.
+    /// The fields of a mapping. Anything else than a mapping is an error.
     pub(super) fn of(node: &'n Node, what: &str, findings: &mut Findings) -> Option<Self> {
         let Some(entries) = node.entries() else {
             let message = format!("{what} is {}; it must be a mapping of keys", node.kind());
@@ -128,57 +127,37 @@ impl<'n> Fields<'n> {
             return None;
         };
         let mut fields = Self { fields: Vec::new(), by_key: HashMap::new() };
-        fields.add(entries, findings);
-        Some(fields)
-    }
-
-    fn add(&mut self, entries: &'n [(Node, Node)], findings: &mut Findings) {
-        // The place of the value that counts, for each key of *this* mapping.
-        let mut own: HashMap<&str, usize> = HashMap::new();
-        let mut merges = Vec::new();
         for (key, value) in entries {
             let Value::Scalar(Scalar { text, plain }) = &key.value else {
                 findings.error(Some(key.at), format!("a key is {}; it must be a text", key.kind()));
                 continue;
             };
             if text == "<<" && *plain && key.tag.is_none() {
-                merges.push(value);
+                let message = format!("`<<` is given {}; it must be a mapping", value.kind());
+                findings.error(Some(value.at), message);
                 continue;
             }
-            let field = Field { key: text, at: key.at, value };
-            if let Some(&index) = own.get(text.as_str()) {
-                let first = self.fields[index].as_ref().map_or(key.at, |field| field.at);
-                let message = format!("the key {} stands already at {first}", quoted(text));
-                if findings.version == Some(Version::V2) {
-                    findings.error(Some(key.at), message);
-                } else {
-                    findings.warning(Some(key.at), format!("{message}; this one counts"));
-                }
-                // As PyYAML has it: the last one wins.
-                self.fields[index] = Some(field);
-            } else if !self.by_key.contains_key(text.as_str()) {
-                own.insert(text, self.fields.len());
-                self.by_key.insert(text, self.fields.len());
-                self.fields.push(Some(field));
-            }
+            fields.add(Field { key: text, at: key.at, value }, findings);
         }
-        // A mapping's own keys win over merged ones, earlier merged ones over later.
-        for value in merges {
-            match &value.value {
-                Value::Map(entries) => self.add(entries, findings),
-                Value::List(items) if items.iter().all(|item| item.entries().is_some()) => {
-                    for entries in items.iter().filter_map(Node::entries) {
-                        self.add(entries, findings);
-                    }
-                }
-                Value::Scalar(_) | Value::List(_) => {
-                    findings.error(
-                        Some(value.at),
-                        format!("`<<` is given {}; it must be a mapping", value.kind()),
-                    );
-                }
-            }
+        Some(fields)
+    }
+
+    fn add(&mut self, field: Field<'n>, findings: &mut Findings) {
+        let Some(&index) = self.by_key.get(field.key) else {
+            self.by_key.insert(field.key, self.fields.len());
+            self.fields.push(Some(field));
+            return;
+        };
+        let Some(slot) = self.fields.get_mut(index) else { return };
+        let first = slot.as_ref().map_or(field.at, |first| first.at);
+        let message = format!("the key {} stands already at {first}", quoted(field.key));
+        if findings.version == Some(Version::V2) {
+            findings.error(Some(field.at), message);
+        } else {
+            findings.warning(Some(field.at), format!("{message}; this one counts"));
         }
+        // As PyYAML has it: the last one wins.
+        *slot = Some(field);
     }
 
     /// The value of a key, which counts as known from now on.
