@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::bundle;
@@ -231,16 +231,6 @@ impl From<credentials::Error> for Failure {
     }
 }
 
-impl From<mirror::Failure> for Failure {
-    fn from(failure: mirror::Failure) -> Self {
-        let plain = Self::from_error(failure.exit_code(), &failure);
-        match failure.hint() {
-            Some(hint) => plain.hint(hint),
-            None => plain,
-        }
-    }
-}
-
 /// What an app's repository is reached with.
 fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
     let rule = run.hosts.rule_for(&app.source);
@@ -255,17 +245,17 @@ fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
         credentials::resolve(auth, rule.username.as_deref(), &world).map_err(|error| {
             Failure::from(error).context(format!("cannot show {} a credential", app.source))
         })?;
-    let interrupt = run.interrupt.clone();
     Ok(Remote {
         url: app.source.clone(),
         credential,
         trust: Trust {
             ca_file: rule.ca_file,
+            ca_bundle: (run.variable)("SSL_CERT_FILE").map(PathBuf::from),
             host_keys: rule.host_keys,
             known_hosts_file: rule.known_hosts_file,
         },
         limits: Limits::default(),
-        interrupted: Arc::new(move || interrupt.signal().is_some()),
+        interrupt: run.interrupt.clone(),
     })
 }
 

@@ -7,17 +7,30 @@
 pub mod checkout;
 pub mod credentials;
 pub mod failure;
+mod fetch;
+mod http;
+mod library;
+mod local;
+mod pkt;
+mod protocol;
+mod repository;
+mod ssh;
+mod tls;
 pub mod trust;
+mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+use git2::Repository;
+
 use crate::domain::{RefName, RepoUrl, Revision};
+use crate::process::Interrupt;
 
 pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees};
 pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
+pub use library::prepare;
 pub use trust::Trust;
 
 /// Everything needed to talk to one app's repository.
@@ -31,8 +44,8 @@ pub struct Remote {
     pub trust: Trust,
     /// How long each step may take.
     pub limits: Limits,
-    /// Asked a few times a second; true ends the fetch with [`Failure::Interrupted`].
-    pub interrupted: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Ends the fetch with [`Failure::Interrupted`].
+    pub interrupt: Interrupt,
 }
 
 /// How long the steps of a fetch may take.
@@ -44,6 +57,8 @@ pub struct Limits {
     pub read: Duration,
     /// All of it, retries and waiting between them included.
     pub total: Duration,
+    /// Before the second try; three times as long before the third. Made uneven by half.
+    pub pause: Duration,
 }
 
 impl Default for Limits {
@@ -52,6 +67,7 @@ impl Default for Limits {
             connect: Duration::from_secs(15),
             read: Duration::from_secs(60),
             total: Duration::from_secs(600),
+            pause: Duration::from_secs(1),
         }
     }
 }
@@ -90,25 +106,30 @@ pub struct Fetched {
     pub bytes: usize,
 }
 
+/// The credential as messages name it.
+fn asked_with(remote: &Remote) -> String {
+    remote.credential.as_ref().map_or("an anonymous visitor".into(), |c| c.origin.clone())
+}
+
 /// One app's mirror, locked for this process for as long as this value lives.
 pub struct Mirror {
     path: PathBuf,
-    repository: git2::Repository,
+    repository: Repository,
+    lock: repository::Lock,
 }
 
 impl Mirror {
     /// Opens the mirror at `path`, making it if there is none, and takes its lock.
     ///
     /// What a killed run left behind (lock files, half-received packs) is removed. A mirror
-    /// that cannot be opened because it is damaged is rebuilt.
+    /// that cannot be opened because it is damaged is made anew, with the ledger's refs.
     ///
     /// # Errors
     /// [`Failure::Locked`] when another process has it; [`Failure::File`] and
     /// [`Failure::DiskFull`] when it cannot be made.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let repository = git2::Repository::init_bare(path)
-            .map_err(|source| Failure::Git { doing: "opening the mirror", source })?;
-        Ok(Self { path: path.to_owned(), repository })
+        let (lock, repository) = repository::open(path)?;
+        Ok(Self { path: path.to_owned(), repository, lock })
     }
 
     /// Where it is.
@@ -117,13 +138,13 @@ impl Mirror {
     }
 
     /// The repository, for the ledger's refs below `refs/multideployer/`.
-    pub fn repository(&self) -> &git2::Repository {
+    pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
     /// The source whose commits it holds; `None` before the first fetch.
     pub fn source(&self) -> Option<String> {
-        None
+        repository::source(&self.repository)
     }
 
     /// Whether `revision` is here completely, so that no network is needed for it.
@@ -134,13 +155,15 @@ impl Mirror {
     /// The commit that `revision` stands for (itself, or what it points to as an annotated
     /// tag), if it is here completely.
     pub fn commit(&self, revision: Revision) -> Option<Revision> {
-        let _ = revision;
-        None
+        let name = format!("{}/{revision}", repository::FETCHED);
+        let target = self.repository.find_reference(&name).ok()?.target()?;
+        let there = self.repository.find_commit(target).is_ok();
+        there.then(|| repository::revision(target))
     }
 
     /// Sees to it that `revision` is here: fetches exactly this commit, unless it is held.
     ///
-    /// When the mirror was made from another source, it is rebuilt first.
+    /// When the mirror was made from another source, it is made anew first.
     ///
     /// # Errors
     /// Any [`Failure`] of the network, the server or the disk.
@@ -150,8 +173,11 @@ impl Mirror {
         remote: &Remote,
         progress: &dyn Fn(Progress),
     ) -> Result<Fetched, Failure> {
-        let _ = (remote, progress);
-        Err(Failure::CommitNotFound { revision, url: remote.url.clone(), asked_with: None })
+        self.bind(remote, progress)?;
+        if let Some(commit) = self.commit(revision) {
+            return Ok(Fetched { commit, connected: false, bytes: 0 });
+        }
+        fetch::fetch(&self.repository, revision, remote, progress)
     }
 
     /// What a branch, a tag or an abbreviated commit id is at the remote.
@@ -164,8 +190,23 @@ impl Mirror {
         remote: &Remote,
         progress: &dyn Fn(Progress),
     ) -> Result<Revision, Failure> {
-        let _ = progress;
-        Err(Failure::NameNotFound { name: name.clone(), url: remote.url.clone() })
+        self.bind(remote, progress)?;
+        fetch::resolve(&self.repository, name, remote, progress)
+    }
+
+    /// Makes this the mirror of `remote`: what came from another source does not count.
+    fn bind(&mut self, remote: &Remote, progress: &dyn Fn(Progress)) -> Result<(), Failure> {
+        let source = remote.url.to_string();
+        match self.source() {
+            Some(known) if known == source => Ok(()),
+            None => repository::set_source(&self.repository, &source),
+            Some(known) => {
+                progress(Progress::Warning(format!(
+                    "the source has changed from `{known}` to `{source}`: the mirror is made anew"
+                )));
+                self.make_anew(Some(&source))
+            }
+        }
     }
 
     /// Writes the tree of a held commit to `target`, which must not exist: complete or
@@ -192,8 +233,18 @@ impl Mirror {
     ///
     /// # Errors
     /// [`Failure::File`] and [`Failure::DiskFull`].
-    pub fn rebuild(self) -> Result<Self, Failure> {
+    pub fn rebuild(mut self) -> Result<Self, Failure> {
+        let source = self.source();
+        self.make_anew(source.as_deref())?;
         Ok(self)
+    }
+
+    fn make_anew(&mut self, source: Option<&str>) -> Result<(), Failure> {
+        let (lock, repository) = repository::rebuild(&self.path, source)?;
+        self.repository = repository;
+        // The old lock is let go only now that the new mirror and its lock are in place.
+        self.lock = lock;
+        Ok(())
     }
 }
 
@@ -201,7 +252,6 @@ impl Mirror {
 ///
 /// # Errors
 /// [`Failure::Git`] when there is none or it is damaged.
-pub fn open_read_only(path: &Path) -> Result<git2::Repository, Failure> {
-    git2::Repository::open(path)
-        .map_err(|source| Failure::Git { doing: "opening the mirror", source })
+pub fn open_read_only(path: &Path) -> Result<Repository, Failure> {
+    Repository::open(path).map_err(|source| Failure::Git { doing: "opening the mirror", source })
 }

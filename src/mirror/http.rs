@@ -1,0 +1,346 @@
+//! `git-upload-pack` over HTTPS: one POST for exactly what is wanted.
+//!
+//! The credential goes to the one host it is bound to, with the first request, and is never
+//! offered a second time. Redirects stay on that host.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use ureq::http::{self, Response, StatusCode, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
+use ureq::{Agent, Body, Timeout};
+
+use super::credentials::Proof;
+use super::failure::{Failure, Step, harmless};
+use super::pkt::PktReader;
+use super::protocol::{self, Advertisement, Greeting, Trouble};
+use super::tls::{self, CertificateProblem, TlsConnector};
+use super::watch::Watch;
+use super::{Progress, Remote, asked_with};
+use crate::domain::RepoUrl;
+
+/// As many as a browser follows.
+const REDIRECTS: usize = 5;
+const RESULT: &str = "application/x-git-upload-pack-result";
+const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
+
+/// The server of one repository.
+pub(super) struct Http<'a> {
+    remote: &'a Remote,
+    watch: &'a Watch,
+    progress: &'a dyn Fn(Progress),
+    agent: Agent,
+    authority: String,
+    /// The repository's URL, after redirects.
+    base: String,
+    authorization: Option<http::HeaderValue>,
+}
+
+impl<'a> Http<'a> {
+    /// Nothing is connected yet.
+    pub(super) fn new(
+        remote: &'a Remote,
+        watch: &'a Watch,
+        progress: &'a dyn Fn(Progress),
+    ) -> Result<Self, Failure> {
+        let RepoUrl::Https { authority, .. } = &remote.url else {
+            return Err(Failure::NotGit { url: remote.url.clone(), answer: "no HTTPS URL".into() });
+        };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .https_only(true)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(None)
+            .user_agent(concat!("git/multideployer-", env!("CARGO_PKG_VERSION")))
+            .accept_encoding("identity")
+            .timeout_resolve(Some(watch.connect_limit()))
+            .timeout_connect(Some(watch.connect_limit()))
+            .timeout_per_read(Some(watch.read_limit()))
+            .timeout_per_write(Some(watch.read_limit()))
+            .timeout_global(Some(watch.remaining().max(Duration::from_millis(1))))
+            .input_buffer_size(1 << 16)
+            .build();
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(TlsConnector::new(tls::context(&remote.trust)?));
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let closing = agent.clone();
+        watch.at_end(move || closing.shutdown());
+        let authorization = match &remote.credential {
+            None => None,
+            Some(credential) => {
+                let Proof::Token(token) = &credential.proof else {
+                    return Err(Failure::CredentialUnusable {
+                        url: remote.url.clone(),
+                        origin: credential.origin.clone(),
+                    });
+                };
+                let user = credential.username.as_deref().unwrap_or("x-access-token");
+                let pair =
+                    openssl::base64::encode_block(format!("{user}:{}", token.expose()).as_bytes());
+                let mut value =
+                    http::HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| {
+                        Failure::CredentialUnusable {
+                            url: remote.url.clone(),
+                            origin: credential.origin.clone(),
+                        }
+                    })?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+        };
+        let base = remote.url.to_string();
+        let base = base.trim_end_matches('/').to_owned();
+        let authority = authority.clone();
+        Ok(Self { remote, watch, progress, agent, authority, base, authorization })
+    }
+
+    /// Sends a request to `git-upload-pack` and gives its answer.
+    pub(super) fn post(
+        &mut self,
+        body: &[u8],
+        v2: bool,
+    ) -> Result<PktReader<Box<dyn Read>>, Failure> {
+        let mut sent = 0;
+        loop {
+            let mut request = http::Request::post(format!("{}/git-upload-pack", self.base))
+                .header(header::CONTENT_TYPE, "application/x-git-upload-pack-request")
+                .header(header::ACCEPT, RESULT);
+            if v2 {
+                request = request.header("Git-Protocol", "version=2");
+            }
+            let response = self.send(request, Some(body))?;
+            if self.follow(&response, "/git-upload-pack", &mut sent)? {
+                continue;
+            }
+            // Some servers redirect, or know a repository, only at the first step that git
+            // itself would take.
+            let maybe_moved =
+                matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+            if maybe_moved && sent == 0 {
+                let before = self.base.clone();
+                self.advertisement()?;
+                if self.base != before {
+                    sent += 1;
+                    continue;
+                }
+            }
+            return Ok(PktReader::new(self.answer(response, RESULT)?));
+        }
+    }
+
+    /// The list of refs, as protocol version 0 has it; `None` if the server speaks version 2
+    /// regardless.
+    pub(super) fn advertisement(&mut self) -> Result<Option<Advertisement>, Failure> {
+        let mut sent = 0;
+        loop {
+            let url = format!("{}/info/refs?service=git-upload-pack", self.base);
+            let response = self.send(http::Request::get(url), None)?;
+            if self.follow(&response, "/info/refs", &mut sent)? {
+                continue;
+            }
+            let mut reader = PktReader::new(self.answer(response, ADVERTISEMENT)?);
+            return match protocol::greeting(&mut reader, true) {
+                Ok(Greeting::V0(list)) => Ok(Some(list)),
+                Ok(Greeting::V2) => Ok(None),
+                Err(trouble) => Err(self.explain(trouble)),
+            };
+        }
+    }
+
+    fn send(
+        &self,
+        mut request: http::request::Builder,
+        body: Option<&[u8]>,
+    ) -> Result<Response<Body>, Failure> {
+        self.watch.check()?;
+        if let Some(value) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, value.clone());
+        }
+        let sent = match body {
+            Some(body) => request.body(body).map(|request| self.agent.run(request)),
+            None => request.body(()).map(|request| self.agent.run(request)),
+        };
+        match sent {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.network(error)),
+            Err(error) => Err(Failure::NotGit {
+                url: self.remote.url.clone(),
+                answer: format!("no request can be made of this URL: {error}"),
+            }),
+        }
+    }
+
+    /// Takes over the new address after a redirect on the same host; true if it did.
+    fn follow(
+        &mut self,
+        response: &Response<Body>,
+        suffix: &str,
+        sent: &mut usize,
+    ) -> Result<bool, Failure> {
+        if !response.status().is_redirection() {
+            return Ok(false);
+        }
+        let location = response.headers().get(header::LOCATION);
+        let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let target = match location.strip_prefix('/') {
+            Some(path) if !path.starts_with('/') => format!("https://{}/{path}", self.authority),
+            _ => location.to_owned(),
+        };
+        let elsewhere =
+            || Failure::Redirected { url: self.remote.url.clone(), to: without_secrets(&target) };
+        let path = target
+            .strip_prefix("https://")
+            .and_then(|rest| rest.split_once('/'))
+            .filter(|(authority, _)| {
+                let authority = authority.to_ascii_lowercase();
+                authority.strip_suffix(":443").unwrap_or(&authority) == self.authority
+            })
+            .map(|(_, path)| path.split(['?', '#']).next().unwrap_or_default());
+        let moved_to = path.and_then(|path| path.strip_suffix(suffix.trim_start_matches('/')));
+        let Some(path) = moved_to.map(|path| path.trim_end_matches('/')) else {
+            return Err(elsewhere());
+        };
+        *sent += 1;
+        if *sent > REDIRECTS {
+            return Err(elsewhere());
+        }
+        self.base = format!("https://{}/{path}", self.authority);
+        (self.progress)(Progress::Warning(format!(
+            "`{}` has moved to `{}`: update the source",
+            self.remote.url,
+            without_secrets(&self.base)
+        )));
+        Ok(true)
+    }
+
+    /// The body of a good answer, or what a bad one means.
+    fn answer(&self, response: Response<Body>, kind: &str) -> Result<Box<dyn Read>, Failure> {
+        let url = self.remote.url.clone();
+        let status = response.status();
+        let asked_with = asked_with(self.remote);
+        if status == StatusCode::OK {
+            let content = response.headers().get(header::CONTENT_TYPE);
+            let content = content.and_then(|value| value.to_str().ok()).unwrap_or("nothing");
+            if content.split(';').next().is_some_and(|content| content.trim() == kind) {
+                return Ok(Box::new(response.into_body().into_reader()));
+            }
+            let content = harmless(content.as_bytes());
+            let mut start = Vec::new();
+            let _ = response.into_body().into_reader().take(300).read_to_end(&mut start);
+            let start = harmless(&start);
+            return Err(Failure::NotGit { url, answer: format!("`{content}`: {start}") });
+        }
+        let after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs);
+        Err(match status.as_u16() {
+            401 if self.authorization.is_none() => Failure::CredentialMissing { url },
+            code @ (401 | 403) => {
+                let remote_said = Some(format!("HTTP status {code}"));
+                Failure::Denied { url, asked_with, remote_said }
+            }
+            404 | 410 => Failure::NotFoundOrForbidden { url, asked_with, remote_said: None },
+            status => Failure::Status { url, status, after },
+        })
+    }
+
+    /// What trouble with an answer means.
+    pub(super) fn explain(&self, trouble: Trouble) -> Failure {
+        let url = self.remote.url.clone();
+        match trouble {
+            Trouble::Read(error) => self.network(tls::io_or_ureq(error)),
+            Trouble::Store(error) => Failure::Broken { url, detail: error.to_string() },
+            Trouble::Said(words) if words.contains("object-format") => {
+                Failure::ObjectFormat { url }
+            }
+            Trouble::Said(remote_said) => Failure::Remote { url, remote_said },
+            Trouble::Strange(answer) => Failure::NotGit { url, answer },
+        }
+    }
+
+    fn network(&self, error: ureq::Error) -> Failure {
+        if let Some(failure) = self.watch.failure() {
+            return failure;
+        }
+        let url = self.remote.url.clone();
+        let host = self.authority.clone();
+        match error {
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                self.watch.timeout(Step::Connect)
+            }
+            ureq::Error::Timeout(Timeout::Global | Timeout::PerCall) => {
+                self.watch.timeout(Step::Total)
+            }
+            ureq::Error::Timeout(_) => self.watch.timeout(Step::Read),
+            ureq::Error::HostNotFound => Failure::NameLookup { host: host_of(&host) },
+            ureq::Error::ConnectProxyFailed(reason) => {
+                let proxy = String::new();
+                Failure::Proxy { proxy, host, reason: harmless(reason.as_bytes()) }
+            }
+            ureq::Error::Io(error) => self.io(&error),
+            ureq::Error::Other(error) => match error.downcast_ref::<CertificateProblem>() {
+                Some(problem) => Failure::Certificate { host, reason: problem.0.clone() },
+                None => Failure::Broken { url, detail: error.to_string() },
+            },
+            other => Failure::Broken { url, detail: harmless(other.to_string().as_bytes()) },
+        }
+    }
+
+    fn io(&self, error: &io::Error) -> Failure {
+        use io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::TimedOut | Kind::WouldBlock => self.watch.timeout(Step::Read),
+            Kind::ConnectionRefused
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::AddrNotAvailable => {
+                Failure::Unreachable { host: self.authority.clone(), reason: error.to_string() }
+            }
+            _ => Failure::Broken { url: self.remote.url.clone(), detail: error.to_string() },
+        }
+    }
+}
+
+fn host_of(authority: &str) -> String {
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_owned()
+}
+
+/// A URL without user, password, query and fragment.
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let clean = match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{host}/{path}")
+        }
+        None => url.to_owned(),
+    };
+    harmless(clean.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_without_what_may_be_secret() {
+        for (url, shown) in [
+            (
+                "https://u:p@other.example/a/info/refs?service=x&token=y",
+                "https://other.example/a/info/refs",
+            ),
+            ("https://other.example", "https://other.example/"),
+            ("nonsense?x", "nonsense"),
+        ] {
+            assert_eq!(without_secrets(url), shown);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! libgit2 as this program uses it: for objects, packs and refs. It gets neither the network
+//! nor anybody's configuration.
+
+use std::sync::Once;
+
+use git2::ConfigLevel;
+
+/// Sets libgit2's process-wide options, once, before anything else is asked of it. Whoever
+/// uses `git2` outside of this module calls it first.
+#[expect(
+    unsafe_code,
+    reason = "the options are process-wide; they are set here, once, before any other use of libgit2"
+)]
+pub fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // Nobody's ~/.gitconfig and no /etc/gitconfig may change what is deployed.
+        let levels =
+            [ConfigLevel::ProgramData, ConfigLevel::System, ConfigLevel::XDG, ConfigLevel::Global];
+        for level in levels {
+            // SAFETY: no other thread uses libgit2 yet; `call_once` makes the others wait.
+            let _ = unsafe { git2::opts::set_search_path(level, "") };
+        }
+        // Packs, refs and their directories are synced before they count: libgit2 does not
+        // do so by itself.
+        // SAFETY: as above, and the option takes one int.
+        unsafe {
+            libgit2_sys::git_libgit2_opts(
+                libgit2_sys::GIT_OPT_ENABLE_FSYNC_GITDIR.cast_signed(),
+                1 as std::ffi::c_int,
+            );
+            // Small windows over packs: a checkout of a large tree must not map all of it.
+            let _ = git2::opts::set_mwindow_size(1 << 22);
+            let _ = git2::opts::set_mwindow_mapped_limit(1 << 26);
+        }
+    });
+}

@@ -1,0 +1,333 @@
+//! The mirror as a directory: made, locked, swept, and made anew when it is damaged.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use fs_err::os::unix::fs::OpenOptionsExt;
+use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{Failure, library};
+use crate::domain::Revision;
+
+/// Where the ledger's refs and ours are.
+const REFS: &str = "refs/multideployer";
+/// The commits that are here completely.
+pub(super) const FETCHED: &str = "refs/multideployer/fetched";
+const LOCK: &str = "multideployer.lock";
+
+/// An exclusive lock on a mirror.
+pub(super) type Lock = Flock<std::fs::File>;
+
+/// Opens or makes the repository at `path` and locks it.
+pub(super) fn open(path: &Path) -> Result<(Lock, Repository), Failure> {
+    library::prepare();
+    finish_rebuild(path)?;
+    make_directory(path)?;
+    let lock = lock(path)?;
+    let made = path.join("HEAD").is_file() && path.join("objects").is_dir();
+    if !made {
+        let repository = make(path)?;
+        return Ok((lock, repository));
+    }
+    sweep(path)?;
+    match Repository::open(path) {
+        Ok(repository) => Ok((lock, repository)),
+        Err(error) => match Failure::git("opening the mirror", path, error) {
+            // Nothing but the ledger's refs is worth keeping of it.
+            Failure::Damaged { .. } => rebuild(path, None),
+            other @ Failure::Git { .. } if unreadable(&other) => rebuild(path, None),
+            other => Err(other),
+        },
+    }
+}
+
+/// Whether a mirror cannot be opened because of what its own small files hold.
+fn unreadable(failure: &Failure) -> bool {
+    let Failure::Git { source, .. } = failure else { return false };
+    source.code() != git2::ErrorCode::Owner
+        && matches!(
+            source.class(),
+            git2::ErrorClass::Config | git2::ErrorClass::Repository | git2::ErrorClass::Reference
+        )
+}
+
+fn make_directory(path: &Path) -> Result<(), Failure> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Failure::file("make the directory", path, error))
+}
+
+fn lock(path: &Path) -> Result<Lock, Failure> {
+    let file_path = path.join(LOCK);
+    let failed = |error: io::Error| Failure::file("open the lock", &file_path, error);
+    loop {
+        let file = fs_err::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&file_path)
+            .map_err(failed)?;
+        let lock = match Flock::lock(file.into_parts().0, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                return Err(Failure::Locked { path: path.to_owned() });
+            }
+            Err((_, error)) => return Err(failed(error.into())),
+        };
+        // Another process may have put a new mirror here in between.
+        let same = match (lock.metadata(), fs_err::metadata(&file_path)) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            _ => false,
+        };
+        if same {
+            return Ok(lock);
+        }
+    }
+}
+
+fn make(path: &Path) -> Result<Repository, Failure> {
+    let failed = |error| Failure::git("making the mirror", path, error);
+    let mut options = RepositoryInitOptions::new();
+    options
+        .bare(true)
+        .external_template(false)
+        .mkdir(false)
+        .mode(git2::RepositoryInitMode::from_bits_retain(0o700));
+    let repository = Repository::init_opts(path, &options).map_err(failed)?;
+    let mut config = repository.config().map_err(failed)?;
+    // Bare repositories keep no reflog unless told "always".
+    config.set_str("core.logAllRefUpdates", "always").map_err(failed)?;
+    config.set_bool("core.protectHFS", true).map_err(failed)?;
+    config.set_bool("core.protectNTFS", true).map_err(failed)?;
+    // A `git gc` by hand is safe; one that starts by itself is not wanted here.
+    config.set_i32("gc.auto", 0).map_err(failed)?;
+    Ok(repository)
+}
+
+/// Removes what killed runs left behind. The lock is held, so nobody is still using it.
+fn sweep(path: &Path) -> Result<(), Failure> {
+    let failed = |at: &Path, error| Failure::file("remove the leftover", at, error);
+    let mut leftovers = Vec::new();
+    let mut look = |directory: PathBuf, depth: usize, is: &dyn Fn(&str) -> bool| {
+        for entry in walkdir::WalkDir::new(directory).max_depth(depth).into_iter().flatten() {
+            let name = entry.file_name().to_string_lossy();
+            if entry.file_type().is_file() && is(&name) {
+                leftovers.push(entry.into_path());
+            }
+        }
+    };
+    let lock = |name: &str| {
+        Path::new(name).extension().is_some_and(|extension| extension == "lock") && name != LOCK
+    };
+    look(path.to_owned(), 1, &|name| lock(name) || name.starts_with("shallow."));
+    look(path.join("refs"), usize::MAX, &lock);
+    look(path.join("logs"), usize::MAX, &lock);
+    look(path.join("objects/info"), 1, &lock);
+    look(path.join("objects/pack"), 1, &|name| {
+        lock(name) || name.starts_with("pack_git2_") || name.starts_with("tmp_")
+    });
+    // Loose objects are few here: the history's tags.
+    look(path.join("objects"), 2, &|name| {
+        name.starts_with("tmp_") || name.starts_with("streamed_git2_")
+    });
+    for leftover in leftovers {
+        match fs_err::remove_file(&leftover) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&leftover, error));
+            }
+            _ => {}
+        }
+    }
+    // A loose ref of ours that holds nothing (a crash on a disk that lies) says nothing.
+    let fetched = path.join(FETCHED);
+    for entry in walkdir::WalkDir::new(fetched).max_depth(1).into_iter().flatten() {
+        if entry.file_type().is_file()
+            && fs_err::read_to_string(entry.path())
+                .map_or(true, |text| text.trim_end().parse::<Revision>().is_err())
+        {
+            fs_err::remove_file(entry.path()).map_err(|error| failed(entry.path(), error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the repository at `path` anew, for `source`, with the ledger's refs and the tags of
+/// its history.
+///
+/// The new one is made beside the old one and put in its place when it is complete.
+pub(super) fn rebuild(path: &Path, source: Option<&str>) -> Result<(Lock, Repository), Failure> {
+    let beside = sibling(path, "rebuild");
+    let old = sibling(path, "old");
+    for leftover in [&beside, &old] {
+        remove_tree(leftover)?;
+    }
+    make_directory(&beside)?;
+    let lock = lock(&beside)?;
+    let repository = make(&beside)?;
+    if let Some(source) = source {
+        set_source(&repository, source)?;
+    }
+    carry_over(path, &repository)?;
+    drop(repository);
+    let failed = |error| Failure::file("replace the mirror", path, error);
+    sync(&beside).map_err(failed)?;
+    fs_err::rename(path, &old).map_err(failed)?;
+    fs_err::rename(&beside, path).map_err(failed)?;
+    sync(path.parent().unwrap_or(path)).map_err(failed)?;
+    remove_tree(&old)?;
+    let repository =
+        Repository::open(path).map_err(|error| Failure::git("opening the mirror", path, error))?;
+    Ok((lock, repository))
+}
+
+/// After a crash between the two renames the new mirror is complete and only misnamed.
+fn finish_rebuild(path: &Path) -> Result<(), Failure> {
+    let beside = sibling(path, "rebuild");
+    if !path.exists() && sibling(path, "old").exists() && beside.join("HEAD").exists() {
+        let moved = fs_err::rename(&beside, path);
+        moved.map_err(|error| Failure::file("replace the mirror", path, error))?;
+    }
+    Ok(())
+}
+
+fn sibling(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    PathBuf::from(name)
+}
+
+fn remove_tree(path: &Path) -> Result<(), Failure> {
+    match fs_err::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::file("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Syncs the file system that `path` is on.
+fn sync(path: &Path) -> io::Result<()> {
+    let directory = fs_err::File::open(path)?;
+    nix::unistd::syncfs(directory).map_err(io::Error::from)
+}
+
+/// Copies the ledger's refs and the tag objects they point to. Refs to commits become files
+/// with the commit's id even though the commit is not here: they are records, and the commit
+/// may be fetched again.
+fn carry_over(from: &Path, to: &Repository) -> Result<(), Failure> {
+    let failed = |error| Failure::git("carrying over the records", from, error);
+    let objects = git2::Odb::new().and_then(|odb| {
+        odb.add_disk_alternate(&from.join("objects").to_string_lossy())?;
+        Ok(odb)
+    });
+    let into = to.odb().map_err(failed)?;
+    for (name, id) in ledger_refs(from) {
+        let object = objects.as_ref().ok().and_then(|odb| odb.read(id).ok());
+        if let Some(tag) = object.filter(|object| object.kind() == ObjectType::Tag) {
+            into.write(ObjectType::Tag, tag.data()).map_err(failed)?;
+        }
+        let file = to.path().join(&name);
+        let directory = file.parent().unwrap_or(&file);
+        make_directory(directory)?;
+        let written = fs_err::File::create(&file).and_then(|mut file| writeln!(file, "{id}"));
+        written.map_err(|error| Failure::file("write the ref", &file, error))?;
+    }
+    Ok(())
+}
+
+/// All refs of the ledger, read without libgit2, which refuses damaged ones.
+fn ledger_refs(path: &Path) -> BTreeMap<String, Oid> {
+    let ours = |name: &str| {
+        let rest = name.strip_prefix(REFS).and_then(|rest| rest.strip_prefix('/'));
+        rest.is_some_and(|rest| {
+            matches!(rest, "deployed" | "attempted" | "previous") || rest.starts_with("history/")
+        }) && git2::Reference::is_valid_name(name)
+    };
+    let mut refs = BTreeMap::new();
+    let packed = fs_err::read(path.join("packed-refs")).unwrap_or_default();
+    for line in String::from_utf8_lossy(&packed).lines() {
+        if let Some((id, name)) = line.split_once(' ')
+            && let (true, Ok(id)) = (ours(name), Oid::from_str(id))
+        {
+            refs.insert(name.to_owned(), id);
+        }
+    }
+    for entry in walkdir::WalkDir::new(path.join(REFS)).into_iter().flatten() {
+        let name = entry.path().strip_prefix(path).ok().and_then(Path::to_str);
+        let Some(name) = name.filter(|name| entry.file_type().is_file() && ours(name)) else {
+            continue;
+        };
+        let text = fs_err::read_to_string(entry.path()).unwrap_or_default();
+        if let Ok(id) = text.trim_end().parse::<Revision>() {
+            refs.insert(name.to_owned(), oid(id));
+        }
+    }
+    refs
+}
+
+/// A revision as libgit2 has it.
+pub(super) fn oid(revision: Revision) -> Oid {
+    // 20 bytes are always an id.
+    Oid::from_bytes(revision.bytes()).unwrap_or(Oid::ZERO_SHA1)
+}
+
+/// An id of libgit2 as a revision.
+pub(super) fn revision(id: Oid) -> Revision {
+    let mut bytes = [0; 20];
+    bytes.copy_from_slice(&id.as_bytes()[..20]);
+    Revision::from_bytes(bytes)
+}
+
+const SOURCE: &str = "multideployer.source";
+
+/// The source whose commits a mirror holds.
+pub(super) fn source(repository: &Repository) -> Option<String> {
+    repository.config().ok()?.get_string(SOURCE).ok()
+}
+
+/// Remembers the source.
+pub(super) fn set_source(repository: &Repository, source: &str) -> Result<(), Failure> {
+    let set = repository.config().and_then(|mut config| config.set_str(SOURCE, source));
+    set.map_err(|error| Failure::git("remembering the source", repository.path(), error))
+}
+
+/// The commits whose parents are not here.
+pub(super) fn shallow(repository: &Repository) -> Result<Vec<Revision>, Failure> {
+    let path = repository.path().join("shallow");
+    match fs_err::read_to_string(&path) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Failure::file("read", &path, error)),
+    }
+}
+
+/// Replaces the list of commits whose parents are not here: complete or as it was.
+pub(super) fn set_shallow(repository: &Repository, list: &[Revision]) -> Result<(), Failure> {
+    let path = repository.path().join("shallow");
+    let temporary = repository.path().join("shallow.new");
+    let write = || {
+        if list.is_empty() {
+            return match fs_err::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        let mut text = String::with_capacity(41 * list.len());
+        for id in list {
+            text += &format!("{id}\n");
+        }
+        let mut file = fs_err::File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs_err::rename(&temporary, &path)?;
+        fs_err::File::open(repository.path())?.sync_all()
+    };
+    write().map_err(|error| Failure::file("write", &path, error))
+}

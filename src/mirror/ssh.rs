@@ -1,0 +1,324 @@
+//! `git-upload-pack` over SSH, by libssh2.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ssh2::{Channel, ErrorCode, MethodType, Session};
+
+use super::credentials::Proof;
+use super::failure::{Failure, Step, harmless};
+use super::pkt::PktReader;
+use super::protocol::{self, Greeting, Trouble};
+use super::trust::{KnownHosts, kind_of};
+use super::watch::Watch;
+use super::{Progress, Remote, asked_with};
+use crate::domain::{RepoUrl, Secret};
+
+// libssh2's codes, which have no names in its binding.
+const TIMEOUT: i32 = -9;
+const KEY_EXCHANGE: i32 = -5;
+const METHOD_NONE: i32 = -17;
+const FILE: i32 = -16;
+const REFUSED: [i32; 3] = [-18, -19, -48];
+
+/// A running `git-upload-pack`.
+pub(super) struct Ssh<'a> {
+    remote: &'a Remote,
+    watch: &'a Watch,
+    // Before the session: it is closed first.
+    reader: PktReader<Channel>,
+    writer: Channel,
+    stderr: ssh2::Stream,
+    session: Session,
+}
+
+/// The parts of an SSH URL.
+struct Address<'a> {
+    user: &'a str,
+    host: &'a str,
+    port: u16,
+    path: &'a str,
+}
+
+impl<'a> Ssh<'a> {
+    /// Connects, checks the host's key, logs in, starts `git-upload-pack` and reads its
+    /// greeting.
+    pub(super) fn connect(
+        remote: &'a Remote,
+        watch: &'a Watch,
+        progress: &dyn Fn(Progress),
+    ) -> Result<(Self, Greeting), Failure> {
+        let RepoUrl::Ssh { user, host, port, path } = &remote.url else {
+            return Err(Failure::NotGit { url: remote.url.clone(), answer: "no SSH URL".into() });
+        };
+        let address = Address { user, host, port: *port, path };
+        let known = KnownHosts::load(&remote.trust)?;
+        for warning in &known.warnings {
+            progress(Progress::Warning(warning.clone()));
+        }
+        let session = trusted_session(remote, &address, watch, &known)?;
+        log_in(remote, &address, watch, &session)?;
+        let failed = |error| explain(remote, watch, &error);
+        session.set_timeout(milliseconds(watch.read_limit()));
+        let mut channel = session.channel_session().map_err(failed)?;
+        // Servers that do not allow the variable answer in version 0.
+        let _ = channel.setenv("GIT_PROTOCOL", "version=2");
+        let command = format!("git-upload-pack '{}'", address.path.replace('\'', "'\\''"));
+        channel.exec(&command).map_err(failed)?;
+        let (stderr, reader) = (channel.stderr(), PktReader::new(channel.clone()));
+        let mut this = Self { remote, watch, reader, writer: channel, stderr, session };
+        match protocol::greeting(&mut this.reader, false) {
+            Ok(greeting) => Ok((this, greeting)),
+            Err(trouble) => Err(this.explain(trouble, true)),
+        }
+    }
+
+    /// Sends a request; the answer is read from what is returned.
+    pub(super) fn ask(&mut self, body: &[u8]) -> Result<&mut PktReader<Channel>, Failure> {
+        self.watch.check()?;
+        let sent = self.writer.write_all(body).and_then(|()| self.writer.flush());
+        match sent {
+            Ok(()) => Ok(&mut self.reader),
+            Err(error) => Err(self.explain(Trouble::Read(error), false)),
+        }
+    }
+
+    /// What trouble with an answer means. Before the greeting an end of the stream is the
+    /// server's way to say that there is no such repository, or not for us.
+    pub(super) fn explain(&mut self, trouble: Trouble, before_greeting: bool) -> Failure {
+        if let Some(failure) = self.watch.failure() {
+            return failure;
+        }
+        let url = self.remote.url.clone();
+        match trouble {
+            Trouble::Read(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.watch.timeout(Step::Read)
+            }
+            Trouble::Read(error) => {
+                let words = self.last_words();
+                if before_greeting && !words.is_empty() {
+                    let asked_with = asked_with(self.remote);
+                    return Failure::NotFoundOrForbidden {
+                        url,
+                        asked_with,
+                        remote_said: Some(words),
+                    };
+                }
+                let detail = if words.is_empty() { error.to_string() } else { words };
+                Failure::Broken { url, detail }
+            }
+            Trouble::Store(error) => Failure::Broken { url, detail: error.to_string() },
+            Trouble::Said(words) if words.contains("object-format") => {
+                Failure::ObjectFormat { url }
+            }
+            Trouble::Said(remote_said) => Failure::Remote { url, remote_said },
+            Trouble::Strange(answer) => Failure::NotGit { url, answer },
+        }
+    }
+
+    /// What the server wrote to its standard error.
+    fn last_words(&mut self) -> String {
+        self.session.set_timeout(2000);
+        let mut words = Vec::new();
+        let _ = Read::take(&mut self.stderr, 4096).read_to_end(&mut words);
+        harmless(&words)
+    }
+
+    /// Says goodbye, so that the server does not log an error.
+    pub(super) fn close(mut self) {
+        self.session.set_timeout(1000);
+        let _ = self.writer.write_all(b"0000");
+        let _ = self.writer.close();
+        let _ = self.session.disconnect(None, "done", None);
+    }
+}
+
+/// A session with a host whose key is known.
+fn trusted_session(
+    remote: &Remote,
+    address: &Address<'_>,
+    watch: &Watch,
+    known: &KnownHosts,
+) -> Result<Session, Failure> {
+    let mut refused = Vec::new();
+    let mut verdict = None;
+    loop {
+        let algorithms = known.algorithms(address.host, address.port, &refused);
+        if algorithms.is_empty() {
+            break;
+        }
+        let session = match session(remote, address, watch, &algorithms.join(",")) {
+            Ok(session) => session,
+            // Nothing in common but what was refused already.
+            Err(Attempt::NoCommonMethod(_)) if verdict.is_some() => break,
+            Err(Attempt::NoCommonMethod(failure) | Attempt::Failed(failure)) => {
+                return Err(failure);
+            }
+        };
+        let key = session.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
+        match known.judge(address.host, address.port, &key) {
+            Ok(()) => return Ok(session),
+            Err(failure) => {
+                // A fingerprint does not tell its kind, so the server is asked for its other
+                // keys before it is called an impostor.
+                let kind = kind_of(&key).filter(|_| known.pinned());
+                verdict.get_or_insert(failure);
+                match kind {
+                    Some(kind) if !refused.contains(&kind) => refused.push(kind),
+                    _ => break,
+                }
+            }
+        }
+    }
+    Err(verdict.unwrap_or_else(|| Failure::Broken {
+        url: remote.url.clone(),
+        detail: "the server has no host key".into(),
+    }))
+}
+
+enum Attempt {
+    NoCommonMethod(Failure),
+    Failed(Failure),
+}
+
+fn session(
+    remote: &Remote,
+    address: &Address<'_>,
+    watch: &Watch,
+    algorithms: &str,
+) -> Result<Session, Attempt> {
+    let stream = connect(address, watch).map_err(Attempt::Failed)?;
+    watch.closes(&stream);
+    let failed = |error: ssh2::Error| {
+        let none = matches!(error.code(), ErrorCode::Session(KEY_EXCHANGE | METHOD_NONE));
+        let failure = match explain(remote, watch, &error) {
+            Failure::Timeout { step: Step::Read, .. } => watch.timeout(Step::Connect),
+            failure => failure,
+        };
+        if none { Attempt::NoCommonMethod(failure) } else { Attempt::Failed(failure) }
+    };
+    let mut session = Session::new().map_err(failed)?;
+    session.set_timeout(milliseconds(watch.connect_limit()));
+    session.set_tcp_stream(stream);
+    session.method_pref(MethodType::HostKey, algorithms).map_err(failed)?;
+    session.handshake().map_err(failed)?;
+    Ok(session)
+}
+
+fn connect(address: &Address<'_>, watch: &Watch) -> Result<TcpStream, Failure> {
+    let until = Instant::now() + watch.connect_limit();
+    let shown = format!("{}:{}", address.host, address.port);
+    let addresses = resolve(address.host, address.port, watch, until)?;
+    let mut last = None;
+    for candidate in addresses {
+        watch.check()?;
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(watch.timeout(Step::Connect));
+        }
+        match TcpStream::connect_timeout(&candidate, left) {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(match last {
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => watch.timeout(Step::Connect),
+        Some(error) => Failure::Unreachable { host: shown, reason: error.to_string() },
+        None => Failure::NameLookup { host: address.host.to_owned() },
+    })
+}
+
+/// Name look-up cannot be interrupted; a thread that hangs in it is left behind, holding
+/// nothing.
+fn resolve(
+    host: &str,
+    port: u16,
+    watch: &Watch,
+    until: Instant,
+) -> Result<Vec<std::net::SocketAddr>, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let spawned = std::thread::Builder::new().name("resolve".into()).spawn(move || {
+        let found = (name.as_str(), port).to_socket_addrs();
+        let _ = sender.send(found.map(Iterator::collect::<Vec<_>>));
+    });
+    spawned.map_err(|error| Failure::Unreachable {
+        host: host.to_owned(),
+        reason: error.to_string(),
+    })?;
+    loop {
+        watch.check()?;
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(Ok(found)) => return Ok(found),
+            Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < until => {}
+            Err(mpsc::RecvTimeoutError::Timeout) => return Err(watch.timeout(Step::Connect)),
+            Ok(Err(_)) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(Failure::NameLookup { host: host.to_owned() });
+            }
+        }
+    }
+}
+
+/// Offers the credential, once.
+fn log_in(
+    remote: &Remote,
+    address: &Address<'_>,
+    watch: &Watch,
+    session: &Session,
+) -> Result<(), Failure> {
+    let url = remote.url.clone();
+    let Some(credential) = &remote.credential else {
+        return Err(Failure::CredentialMissing { url });
+    };
+    let user = credential.username.as_deref().unwrap_or(address.user);
+    let offered = match &credential.proof {
+        Proof::Token(_) => {
+            return Err(Failure::CredentialUnusable { url, origin: credential.origin.clone() });
+        }
+        Proof::Key { private, passphrase } => session.userauth_pubkey_memory(
+            user,
+            None,
+            private.expose(),
+            passphrase.as_ref().map(Secret::expose),
+        ),
+        Proof::Agent { .. } => session.userauth_agent(user),
+    };
+    let Err(error) = offered else { return Ok(()) };
+    if let Some(failure) = watch.failure() {
+        return Err(failure);
+    }
+    Err(match error.code() {
+        ErrorCode::Session(code) if REFUSED.contains(&code) => Failure::Denied {
+            url,
+            asked_with: credential.origin.clone(),
+            remote_said: Some(format!("public key not accepted for user {user:?}")),
+        },
+        ErrorCode::Session(FILE) => Failure::Credential(super::credentials::Error::NotAKey {
+            origin: credential.origin.clone(),
+            problem: "cannot be used: its passphrase is missing or wrong, or its kind is not supported",
+        }),
+        ErrorCode::Session(_) | ErrorCode::SFTP(_) => explain(remote, watch, &error),
+    })
+}
+
+fn explain(remote: &Remote, watch: &Watch, error: &ssh2::Error) -> Failure {
+    if let Some(failure) = watch.failure() {
+        return failure;
+    }
+    match error.code() {
+        ErrorCode::Session(TIMEOUT) => watch.timeout(Step::Read),
+        ErrorCode::Session(_) | ErrorCode::SFTP(_) => Failure::Broken {
+            url: remote.url.clone(),
+            detail: harmless(error.message().as_bytes()),
+        },
+    }
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1)
+}
