@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::bundle;
 use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
-use crate::domain::{App, AppName, Hook, Revision};
+use crate::domain::{App, AppName, Hook, RefName, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::hosts::{Auth, Hosts};
 use crate::ledger::last_state::{self, LastState};
@@ -260,11 +260,7 @@ fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
 }
 
 /// Asks the app's remote what a branch, tag or abbreviated commit id is.
-pub fn resolve(
-    run: &Run<'_>,
-    app: &App,
-    name: &crate::domain::RefName,
-) -> Result<Revision, Failure> {
+pub fn resolve(run: &Run<'_>, app: &App, name: &RefName) -> Result<Revision, Failure> {
     if run.offline {
         return Err(Failure::new(
             ExitCode::Fetch,

@@ -136,6 +136,9 @@ pub fn arguments(tool: &Tool, job: &Job<'_>) -> Vec<OsString> {
     }
     if let Some(file) = job.agent_configuration_file {
         option("--agent-configuration-file", file.into());
+    } else if tool.is_builtin() {
+        // Only used where there is no agent, whose directories it would share otherwise.
+        option("--default-root", job.state.join("deployment-root").into());
     }
     args
 }
@@ -310,7 +313,8 @@ mod tests {
             line(&Tool::builtin("/proc/self/exe".into())),
             format!(
                 "codedeploy-local {common} --application-name api --deployment-group-name prod \
-                 --appspec-filename appspec.yaml --file-exists-behavior OVERWRITE {events}"
+                 --appspec-filename appspec.yaml --file-exists-behavior OVERWRITE {events} \
+                 --default-root /state/deployment-root"
             )
         );
     }
