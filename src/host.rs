@@ -65,6 +65,8 @@ pub struct LiveHost<'a> {
 struct Prepared {
     mirror: Mirror,
     commit: Revision,
+    /// Of its worktree.
+    bytes: u64,
 }
 
 /// A checked worktree. It is removed when it is no longer needed: codedeploy-local keeps its
@@ -96,6 +98,36 @@ impl<'a> LiveHost<'a> {
             source: Some(step.app.source.to_string()),
         };
         Ok(self.state.set(step.app.name.as_str(), entry)?)
+    }
+
+    /// Whether there is room for what will be copied: codedeploy-local keeps each bundle and
+    /// installs it. A full disk half-way would cost the apps that run.
+    fn room(&self) -> Result<(), Failure> {
+        let bytes: u64 = lock(&self.prepared).values().map(|prepared| prepared.bytes).sum();
+        let root = match self.run.agent_configuration_file {
+            None if !Path::new(codedeploy::AGENT_CONFIGURATION).exists() => {
+                self.run.state.to_owned()
+            }
+            file => codedeploy::root_dir(file),
+        };
+        let there = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        // A file system that does not say how much room it has is believed to have enough.
+        let Ok(about) = nix::sys::statvfs::statvfs(there) else { return Ok(()) };
+        let free = about.blocks_available() * about.fragment_size();
+        let needed = bytes * 2;
+        if free >= needed {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ExitCode::Unfit,
+            format!(
+                "{} MB are needed below `{}` and {} MB are free; nothing was touched",
+                needed.div_ceil(1_000_000),
+                root.display(),
+                free / 1_000_000
+            ),
+        )
+        .hint("make room, then run again"))
     }
 
     fn open_mirror(&self, app: &AppName) -> Result<Mirror, Failure> {
@@ -314,13 +346,14 @@ impl Host for LiveHost<'_> {
         }
         bundle.root = checked.root;
         bundle.appspec = checked.appspec_option;
-        lock(&self.prepared).insert(app.name.clone(), Prepared { mirror, commit });
+        lock(&self.prepared)
+            .insert(app.name.clone(), Prepared { mirror, commit, bytes: worktree.bytes });
         Ok(bundle)
     }
 
     fn ready(&mut self) -> Result<(), Failure> {
         match self.run.tool.get_or_init(|| (self.run.probe)()) {
-            Ok(_) => Ok(()),
+            Ok(_) => self.room(),
             Err(failure) => Err(failure.clone()),
         }
     }
