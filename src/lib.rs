@@ -28,7 +28,7 @@
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`process`], [`mirror`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`inspect`], this file |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`deploy`], [`inspect`], this file |
 #![warn(missing_docs)]
 
 pub mod bundle;
