@@ -36,8 +36,11 @@ pub(super) enum SourceError {
     Http,
     #[error("`git://` is neither encrypted nor authenticated and is refused")]
     Git,
-    #[error("sources of kind `{0}://` are not supported")]
-    Scheme(String),
+    #[error("sources of {} are not supported", scheme_kind(.0))]
+    Scheme(
+        /// Empty if it may be something else.
+        String,
+    ),
     #[error("`github://` needs an organisation and a repository: `github://[host/]org/repo`")]
     GitHubParts,
     #[error("{0}")]
@@ -53,6 +56,10 @@ pub(super) enum SourceError {
     FileHost,
     #[error("`~` is not expanded in `source`")]
     Home,
+}
+
+fn scheme_kind(scheme: &str) -> String {
+    if scheme.is_empty() { "this kind".to_owned() } else { format!("kind `{scheme}://`") }
 }
 
 impl SourceError {
@@ -101,10 +108,23 @@ pub(super) fn parse(text: &str, place: &Place) -> Result<Source, SourceError> {
         "http" => Err(SourceError::Http),
         "git" => Err(SourceError::Git),
         other => {
-            // Without a look at the rest this may be a password with `://` in it.
-            let known = other.len() <= 12
-                && other.bytes().all(|b| b.is_ascii_lowercase() || b"+-.".contains(&b));
-            Err(SourceError::Scheme(if known { other.to_owned() } else { "…".to_owned() }))
+            // Another word may be a password with `://` in it.
+            const KNOWN: [&str; 12] = [
+                "codecommit",
+                "ftp",
+                "ftps",
+                "git+file",
+                "git+http",
+                "git+https",
+                "git+ssh",
+                "hg",
+                "rsync",
+                "s3",
+                "ssh+git",
+                "svn",
+            ];
+            let known = KNOWN.contains(&other);
+            Err(SourceError::Scheme(known.then(|| other.to_owned()).unwrap_or_default()))
         }
     }
 }
@@ -334,4 +354,165 @@ fn repository_path(path: &str, also: &str) -> Result<String, PathError> {
         return Err(PathError::Parts);
     }
     Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        Place { host: "ghe.example.com".into(), directory: "/srv/manifest".into() }
+    }
+
+    fn read(text: &str) -> Result<Source, SourceError> {
+        parse(text, &place())
+    }
+
+    #[test]
+    fn every_kind_of_source() {
+        for (text, url, binding) in [
+            (
+                "github://acme/api",
+                "https://ghe.example.com/acme/api.git",
+                "ghe.example.com/acme/api.git",
+            ),
+            (
+                "github://acme/api/",
+                "https://ghe.example.com/acme/api.git",
+                "ghe.example.com/acme/api.git",
+            ),
+            (
+                "github://acme/api.git",
+                "https://ghe.example.com/acme/api.git",
+                "ghe.example.com/acme/api.git",
+            ),
+            (
+                "github://GitHub.com/acme/.github",
+                "https://github.com/acme/.github.git",
+                "github.com/acme/.github.git",
+            ),
+            ("github://g.h:8443/a/b", "https://g.h:8443/a/b.git", "g.h:8443/a/b.git"),
+            ("GitHub://a/b", "https://ghe.example.com/a/b.git", "ghe.example.com/a/b.git"),
+            (
+                "https://Git.Example.com:443/acme/api.git/",
+                "https://git.example.com/acme/api.git",
+                "git.example.com/acme/api.git",
+            ),
+            ("https://[::1]:8443/a%20b", "https://[::1]:8443/a%20b", "[::1]:8443/a%20b"),
+            ("https://h/~user/x", "https://h/~user/x", "h/~user/x"),
+            ("ssh://h/srv/a.git", "ssh://git@h/srv/a.git", "h/srv/a.git"),
+            ("ssh://deploy@h:2222/srv/a.git", "ssh://deploy@h:2222/srv/a.git", "h:2222/srv/a.git"),
+            ("ssh://deploy@h:22/a", "ssh://deploy@h/a", "h/a"),
+            (
+                "ssh://git@ssh.github.com:443/a/b.git",
+                "ssh://git@ssh.github.com:443/a/b.git",
+                "ssh.github.com:443/a/b.git",
+            ),
+            ("git@h:acme/api.git", "git@h:acme/api.git", "h/acme/api.git"),
+            ("git@h:/srv/api.git", "ssh://git@h/srv/api.git", "h/srv/api.git"),
+            ("git@h:~deploy/api", "git@h:~deploy/api", "h/~deploy/api"),
+            ("file:///srv/a.git", "file:///srv/a.git", ""),
+            ("file://localhost/srv/a.git", "file:///srv/a.git", ""),
+            ("/srv//a/./b.git/", "file:///srv/a/b.git", ""),
+            ("./api.git", "file:///srv/manifest/api.git", ""),
+            ("../api.git", "file:///srv/manifest/../api.git", ""),
+            (".", "file:///srv/manifest", ""),
+        ] {
+            let source = read(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(source.url.to_string(), url, "{text}");
+            assert_eq!(source.url.binding().unwrap_or_default(), binding, "{text}");
+            // What is printed can be read again and means the same.
+            assert_eq!(
+                read(&source.url.to_string()).map(|again| again.url),
+                Ok(source.url),
+                "{text}"
+            );
+        }
+        assert_eq!(read("github://h.i/a/b").unwrap().github_host.as_deref(), Some("h.i"));
+        assert_eq!(read("https://github.com/a/b").unwrap().github_host, None);
+    }
+
+    #[test]
+    fn what_is_not_a_source_is_told_why() {
+        for (text, expected, hint) in [
+            ("http://h/a", "`http://` is not encrypted and is refused", "use `https://`"),
+            (
+                "git://h/a",
+                "`git://` is neither encrypted nor authenticated and is refused",
+                "use `https://` or `ssh://`",
+            ),
+            ("git+ssh://git@h/a", "sources of kind `git+ssh://` are not supported", "use `ssh://`"),
+            ("s3://bucket/x", "sources of kind `s3://` are not supported", "write `github://"),
+            ("ftp://h/x", "sources of kind `ftp://` are not supported", "write `github://"),
+            (
+                "acme/api",
+                "`source` has neither a scheme nor a user, so its kind is not clear",
+                "write `github://acme/api`, or `./acme/api` for a directory",
+            ),
+            (
+                "h:acme/api",
+                "`source` has neither a scheme nor a user, so its kind is not clear",
+                "write `github://",
+            ),
+            (
+                "github://acme",
+                "`github://` needs an organisation and a repository: `github://[host/]org/repo`",
+                "write",
+            ),
+            (
+                "github://a/b/c/d",
+                "`github://` needs an organisation and a repository: `github://[host/]org/repo`",
+                "write",
+            ),
+            (
+                "github://a/..",
+                "`github://` needs an organisation and a repository: `github://[host/]org/repo`",
+                "write",
+            ),
+            ("github://a/b c", "`source` contains ' ', which is not allowed there", ""),
+            ("github://h_/a/b?x", "`source` contains '?', which is not allowed there", ""),
+            ("https://h", "the path of the repository is missing", ""),
+            ("https:///a", "the host name is missing or not valid", ""),
+            ("https://h:0/a", "the port is not a number from 1 to 65535", ""),
+            ("https://h:65536/a", "the port is not a number from 1 to 65535", ""),
+            ("https://-h/a", "the host name is missing or not valid", ""),
+            ("https://é.example/a", "the host name is missing or not valid", ""),
+            ("https://h/a/../b", "the path contains an empty part, `.` or `..`", ""),
+            ("https://h//a", "the path contains an empty part, `.` or `..`", ""),
+            ("https://h/a?b", "the path contains '?', which is not allowed there", ""),
+            (
+                "https://h/%2e%2E/a",
+                "the path contains a `%` that stands for nothing, or for something with a meaning of its own",
+                "",
+            ),
+            (
+                "https://h/a%2",
+                "the path contains a `%` that stands for nothing, or for something with a meaning of its own",
+                "",
+            ),
+            ("ssh://h/a'b", "the path contains '\\'', which is not allowed there", ""),
+            ("git@h:a;b", "the path contains ';', which is not allowed there", ""),
+            ("git@h:", "the path of the repository is missing", ""),
+            (
+                "-oProxyCommand=x@h:a",
+                "`source` contains a user name or password, which do not belong into a manifest",
+                "bind",
+            ),
+            (
+                "ssh://-x@h/a",
+                "`source` contains a user name or password, which do not belong into a manifest",
+                "bind",
+            ),
+            ("file://h/a", "`source` names another host after `file://`", "write `file:///path`"),
+            ("~/a", "`~` is not expanded in `source`", "write the whole path"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert_eq!(error.to_string(), expected, "{text}");
+            let found = error.hint().unwrap_or_default();
+            assert!(
+                found.starts_with(hint) && found.is_empty() == hint.is_empty(),
+                "{text}: {found}"
+            );
+        }
+    }
 }

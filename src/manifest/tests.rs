@@ -680,3 +680,30 @@ fn thousands_of_findings_are_not_printed() {
     let many = format!("version: 2\napps: [{}]\n", "x,".repeat(1001));
     finds(&many, "E m.yaml:2:7: `apps` has 1001 entries; at most 1000 are read");
 }
+
+/// Every beginning of a manifest, and copies with a piece put in anywhere, are read
+/// without a panic; and what is refused says at least one error.
+#[test]
+fn damaged_manifests_are_refused_politely() {
+    const FILE: &str = "version: 2\ndefaults: {source_host: h, env: {A: b}}\nhosts:\n  h/a:\n    auth: {token_file: /t}\n    \
+        host_keys: ['SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU']\napps:\n- name: api\n  source: git@h:a/b\n  release: $SHA\n  \
+        path: a/b\n  skip_events: [AfterInstall]\n- &x {<<: {force: on}, name: 'b', source: github://a/b, release: $SHA}\n";
+    const PIECES: [&str; 18] = [
+        "\n", " ", ": ", "- ", "[", "}", "~", "*x", "&y ", "!!a ", "'", "\"", "é", "/", "..", "@",
+        "://", "%",
+    ];
+    read(FILE).unwrap();
+    for end in (0..FILE.len()).filter(|end| FILE.is_char_boundary(*end)) {
+        for piece in PIECES.iter().copied().chain([""]) {
+            for text in [
+                format!("{}{piece}", &FILE[..end]),
+                format!("{}{piece}{}", &FILE[..end], &FILE[end..]),
+            ] {
+                if let Err(rejected) = read(&text) {
+                    assert!(rejected.problems.iter().any(Diagnostic::is_error), "{text}");
+                    assert!(!rejected.to_string().contains('\n'), "{text}");
+                }
+            }
+        }
+    }
+}
