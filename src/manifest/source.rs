@@ -123,8 +123,8 @@ pub(super) fn parse(text: &str, place: &Place) -> Result<Source, SourceError> {
                 "ssh+git",
                 "svn",
             ];
-            let known = KNOWN.contains(&other);
-            Err(SourceError::Scheme(known.then(|| other.to_owned()).unwrap_or_default()))
+            let shown = if KNOWN.contains(&other) { other } else { "" };
+            Err(SourceError::Scheme(shown.to_owned()))
         }
     }
 }
