@@ -73,12 +73,18 @@ pub fn check(app: &App, worktree: &Worktree, tool: Tool) -> Result<Bundle, Failu
     Ok(Bundle { root, appspec_option, warnings })
 }
 
+/// Problems that are listed one by one.
+const MOST_LISTED: usize = 20;
+
 /// One problem is the message, several are listed below it.
 fn refusal(mut problems: Vec<Problem>) -> Option<Failure> {
     if problems.len() > 1 {
         let message = format!("{} things in this commit cannot be deployed", problems.len());
         let mut failure = Failure::new(ExitCode::Refused, message);
-        failure.output = problems.iter().map(Problem::line).collect();
+        failure.output = problems.iter().take(MOST_LISTED).map(Problem::line).collect();
+        if problems.len() > MOST_LISTED {
+            failure.output.push(format!("and {} more", problems.len() - MOST_LISTED));
+        }
         return Some(failure);
     }
     let Problem { message, hint } = problems.pop()?;

@@ -370,3 +370,14 @@ fn content_that_would_not_arrive_is_refused() {
         ]
     );
 }
+
+#[test]
+fn a_long_list_is_cut() {
+    let scripts = "  - location: gone.sh\n".repeat(100);
+    let tree =
+        Tree::new(&[("appspec.yml", &appspec(&format!("hooks:\n  AfterInstall:\n{scripts}")))]);
+    let failure = tree.check(Tool::Builtin).unwrap_err();
+    assert_eq!(failure.message, "100 things in this commit cannot be deployed");
+    assert_eq!(failure.output.len(), 21);
+    assert_eq!(failure.output.last().unwrap(), "and 80 more");
+}

@@ -1,5 +1,6 @@
 //! One entry of `apps`, and `defaults`.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use crate::diagnostic::quoted;
@@ -204,9 +205,11 @@ pub(super) fn read(
 
 /// The variables of `defaults` with the app's own in their place or after them.
 fn merged(defaults: &[(String, String)], own: Vec<(String, String)>) -> Vec<(String, String)> {
+    let places: HashMap<&str, usize> =
+        defaults.iter().enumerate().map(|(place, (name, _))| (name.as_str(), place)).collect();
     let mut env = defaults.to_vec();
     for (name, value) in own {
-        match env.iter_mut().find(|(other, _)| *other == name) {
+        match places.get(name.as_str()).and_then(|place| env.get_mut(*place)) {
             Some(slot) => slot.1 = value,
             None => env.push((name, value)),
         }
