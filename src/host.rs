@@ -184,7 +184,11 @@ impl<'a> LiveHost<'a> {
         if target.exists() {
             remove_tree(&target)?;
         }
-        let options = CheckoutOptions { export_ignore: app.export_ignore, ..Default::default() };
+        let options = CheckoutOptions {
+            export_ignore: app.export_ignore,
+            interrupt: self.run.interrupt.clone(),
+            ..Default::default()
+        };
         Ok((commit, mirror.checkout(commit, &target, &options)?))
     }
 

@@ -1,21 +1,45 @@
-//! From a commit to files.
+//! From a commit to files: what `git archive <commit> | tar x` would give, planned here and
+//! written by [`super::writer`].
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Failure;
+use git2::{ObjectType, Oid, Repository};
+
+use super::attributes::{Attributes, Conversion};
+use super::repository::{oid, revision};
+use super::substitute::Facts;
+use super::{Failure, names, writer};
+use crate::domain::Revision;
+use crate::process::Interrupt;
+
+/// Far more than a tree that is meant: a few objects can be made to unfold to billions.
+const MOST_ENTRIES: usize = 1_000_000;
+/// What Linux takes, less what is in front of it.
+const LONGEST_PATH: usize = 3_800;
+/// What Linux takes for the target of a link.
+const LONGEST_LINK: usize = 4_095;
+/// How many of a kind of warning are named one by one.
+const NAMED: usize = 3;
 
 /// How a tree is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CheckoutOptions {
     /// Whether paths with the attribute `export-ignore` are left out.
     pub export_ignore: bool,
     /// Threads that write.
     pub threads: usize,
+    /// Ends it with [`Failure::Interrupted`].
+    pub interrupt: Interrupt,
 }
 
 impl Default for CheckoutOptions {
     fn default() -> Self {
-        Self { export_ignore: true, threads: 2 }
+        let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4));
+        Self { export_ignore: true, threads, interrupt: Interrupt::new() }
     }
 }
 
@@ -41,11 +65,332 @@ pub struct Worktree {
     pub warnings: Vec<String>,
 }
 
-/// Removes what killed runs left unfinished in a directory of worktrees.
+/// What is to be written. Paths are relative, `/` between their parts.
+#[derive(Default)]
+pub(super) struct Layout {
+    /// Parents before children; the first is the root, with an empty path.
+    pub directories: Vec<Directory>,
+    /// In the order of their directories.
+    pub files: Vec<File>,
+    /// Written after all files.
+    pub links: Vec<Link>,
+}
+
+/// A directory; it is made only if something is written into it.
+pub(super) struct Directory {
+    pub path: Vec<u8>,
+    pub parent: usize,
+    pub used: bool,
+}
+
+/// A regular file.
+pub(super) struct File {
+    pub directory: usize,
+    pub name: Vec<u8>,
+    pub id: Oid,
+    pub executable: bool,
+    pub conversion: Option<Box<Conversion>>,
+}
+
+/// A symbolic link.
+pub(super) struct Link {
+    pub directory: usize,
+    pub name: Vec<u8>,
+    pub target: Vec<u8>,
+}
+
+impl Layout {
+    /// The path of something in a directory.
+    pub(super) fn path(&self, directory: usize, name: &[u8]) -> Vec<u8> {
+        join(&self.directories[directory].path, name)
+    }
+}
+
+fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
+    if directory.is_empty() { name.to_vec() } else { [directory, b"/", name].concat() }
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+/// Writes the tree of `wanted` to `target`, complete or not at all.
+pub(super) fn checkout(
+    repository: &Repository,
+    wanted: Revision,
+    target: &Path,
+    options: &CheckoutOptions,
+) -> Result<Worktree, Failure> {
+    let damaged = |error| Failure::git("reading the commit", repository.path(), error);
+    let commit = repository
+        .find_object(oid(wanted), None)
+        .and_then(|object| object.peel_to_commit())
+        .map_err(damaged)?;
+    let mut planner = Planner {
+        repository,
+        revision: revision(commit.id()),
+        export_ignore: options.export_ignore,
+        interrupt: &options.interrupt,
+        attributes: None,
+        layout: Layout::default(),
+        worktree: Worktree { path: target.to_owned(), ..Worktree::default() },
+        filters: BTreeMap::new(),
+    };
+    planner.plan(commit.tree_id())?;
+    let (layout, mut worktree) = planner.finish();
+    let substitutes = layout
+        .files
+        .iter()
+        .any(|file| file.conversion.as_ref().is_some_and(|conversion| conversion.substitute));
+    let facts = substitutes.then(|| Facts::of(&commit)).transpose().map_err(damaged)?;
+    if target.symlink_metadata().is_ok() {
+        let there = std::io::ErrorKind::AlreadyExists.into();
+        return Err(Failure::file("make the worktree", target, there));
+    }
+    let temporary = temporary(target);
+    let job = writer::Job {
+        repository: repository.path(),
+        revision: revision(commit.id()),
+        layout: &layout,
+        facts: facts.as_ref(),
+        time: commit.time().seconds(),
+        options,
+    };
+    let written = writer::write(&job, &temporary).and_then(|written| {
+        fs_err::rename(&temporary, target)
+            .and_then(|()| fs_err::File::open(target.parent().unwrap_or(target))?.sync_all())
+            .map_err(|error| Failure::file("put in place", target, error))?;
+        Ok(written)
+    });
+    let written = match written {
+        Ok(written) => written,
+        Err(failure) => {
+            // What stays is swept by the next run; the failure is what matters.
+            let _ = fs_err::remove_dir_all(&temporary);
+            return Err(failure);
+        }
+    };
+    worktree.files = layout.files.len();
+    worktree.bytes = written.bytes;
+    worktree.lfs_pointers = written.lfs_pointers.iter().map(|path| path_of(path)).collect();
+    worktree.warnings.extend(written.warnings);
+    Ok(worktree)
+}
+
+/// A fresh name beside `target`.
+fn temporary(target: &Path) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.{}-{number}.new", std::process::id()))
+}
+
+/// Removes what killed runs left in the directory of one app's worktrees, finished or not.
+/// The app's mirror must be locked: nobody is using them then.
 ///
 /// # Errors
 /// [`Failure::File`].
 pub fn sweep_worktrees(directory: &Path) -> Result<(), Failure> {
-    let _ = directory;
+    let failed = |path: &Path, error| Failure::file("remove the leftover", path, error);
+    let entries = match fs_err::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(directory, error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|error| failed(directory, error))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let unfinished = name.starts_with('.') && name.ends_with(".new");
+        let ours = unfinished || name.parse::<Revision>().is_ok();
+        if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            fs_err::remove_dir_all(entry.path()).map_err(|error| failed(&entry.path(), error))?;
+        }
+    }
     Ok(())
+}
+
+struct Planner<'a> {
+    repository: &'a Repository,
+    revision: Revision,
+    export_ignore: bool,
+    interrupt: &'a Interrupt,
+    attributes: Option<Attributes>,
+    layout: Layout,
+    worktree: Worktree,
+    /// Filters other than LFS's, and how many files have them.
+    filters: BTreeMap<String, usize>,
+}
+
+impl<'a> Planner<'a> {
+    /// Goes through the tree, a directory's own entries together. Not recursive: how deep it
+    /// goes is the repository's choice.
+    fn plan(&mut self, root: Oid) -> Result<(), Failure> {
+        self.layout.directories.push(Directory { path: Vec::new(), parent: 0, used: true });
+        self.attributes = self.find_attributes(root)?;
+        let mut open = vec![(root, 0)];
+        while let Some((tree, directory)) = open.pop() {
+            let tree = self.tree(tree)?;
+            let first_child = open.len();
+            for entry in &tree {
+                if let Some(child) = self.entry(&entry, directory)? {
+                    open.push(child);
+                }
+            }
+            // Taken from the end: so the first comes first.
+            open[first_child..].reverse();
+        }
+        Ok(())
+    }
+
+    fn tree(&self, id: Oid) -> Result<git2::Tree<'a>, Failure> {
+        if let Some(signal) = self.interrupt.signal() {
+            return Err(Failure::Interrupted(signal));
+        }
+        self.repository.find_tree(id).map_err(|error| self.damaged(error))
+    }
+
+    fn damaged(&self, error: git2::Error) -> Failure {
+        Failure::git("reading the tree", self.repository.path(), error)
+    }
+
+    fn unsafe_name(&self, path: &[u8], why: &'static str) -> Failure {
+        let name = String::from_utf8_lossy(path).into_owned();
+        Failure::UnsafeName { revision: self.revision, name, why }
+    }
+
+    /// All `.gitattributes` of the tree; `None` if there is none.
+    fn find_attributes(&mut self, root: Oid) -> Result<Option<Attributes>, Failure> {
+        let mut found = Vec::new();
+        let mut open = vec![(root, Vec::new())];
+        let mut entries = 0;
+        while let Some((tree, path)) = open.pop() {
+            let tree = self.tree(tree)?;
+            for entry in &tree {
+                let name = entry.name_bytes();
+                let here = join(&path, name);
+                entries += 1;
+                if entries > MOST_ENTRIES {
+                    return Err(self.unsafe_name(&here, "the tree has more than 1,000,000 entries"));
+                }
+                if here.len() > LONGEST_PATH {
+                    return Err(self.unsafe_name(&here, "the path is too long"));
+                }
+                match entry.kind() {
+                    Some(ObjectType::Tree) => open.push((entry.id(), here)),
+                    Some(ObjectType::Blob)
+                        if name == b".gitattributes" && entry.filemode_raw() >> 12 == 0o10 =>
+                    {
+                        let blob = self.repository.find_blob(entry.id());
+                        let blob = blob.map_err(|error| self.damaged(error))?;
+                        found.push((path.clone(), blob.content().to_vec()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(if found.is_empty() { None } else { Some(Attributes::new(found)) })
+    }
+
+    /// Plans one entry; a directory is given back to be gone through.
+    fn entry(
+        &mut self,
+        entry: &git2::TreeEntry<'_>,
+        directory: usize,
+    ) -> Result<Option<(Oid, usize)>, Failure> {
+        let name = entry.name_bytes();
+        let path = self.layout.path(directory, name);
+        names::check(name).map_err(|why| self.unsafe_name(&path, why))?;
+        let kind = entry.filemode_raw() >> 12;
+        let is_directory = matches!(kind, 0o4 | 0o16);
+        if kind != 0o4 {
+            // As `git archive` has it: a directory with a file is there, even without the file.
+            self.mark_used(directory);
+        }
+        if let Some(attributes) = &mut self.attributes
+            && self.export_ignore
+            && attributes.is_ignored(&path, is_directory)
+        {
+            return Ok(None);
+        }
+        if names::is_odd(name) {
+            self.worktree.odd_names.push(path_of(&path));
+        }
+        match kind {
+            0o4 => {
+                let new = self.layout.directories.len();
+                self.layout.directories.push(Directory { path, parent: directory, used: false });
+                return Ok(Some((entry.id(), new)));
+            }
+            0o10 => {
+                let conversion = self.conversion(&path)?;
+                self.layout.files.push(File {
+                    directory,
+                    name: name.to_vec(),
+                    id: entry.id(),
+                    executable: entry.filemode_raw() & 0o100 != 0,
+                    conversion,
+                });
+            }
+            0o12 => {
+                let target = self.link_target(entry.id(), &path)?;
+                self.worktree.symlinks.push((path_of(&path), path_of(&target)));
+                self.layout.links.push(Link { directory, name: name.to_vec(), target });
+            }
+            0o16 => {
+                self.worktree.submodules.push(path_of(&path));
+                self.layout.directories.push(Directory { path, parent: directory, used: true });
+            }
+            _ => return Err(self.unsafe_name(&path, "it is no file, directory, link or submodule")),
+        }
+        Ok(None)
+    }
+
+    fn mark_used(&mut self, mut directory: usize) {
+        while !std::mem::replace(&mut self.layout.directories[directory].used, true) {
+            directory = self.layout.directories[directory].parent;
+        }
+    }
+
+    fn link_target(&self, id: Oid, path: &[u8]) -> Result<Vec<u8>, Failure> {
+        let odb = self.repository.odb().map_err(|error| self.damaged(error))?;
+        let (size, _) = odb.read_header(id).map_err(|error| self.damaged(error))?;
+        if size == 0 || size > LONGEST_LINK {
+            return Err(self.unsafe_name(path, "it is a link whose target is empty or too long"));
+        }
+        let target = odb.read(id).map_err(|error| self.damaged(error))?.data().to_vec();
+        if target.contains(&0) {
+            return Err(self.unsafe_name(path, "it is a link whose target holds a NUL"));
+        }
+        Ok(target)
+    }
+
+    fn conversion(&mut self, path: &[u8]) -> Result<Option<Box<Conversion>>, Failure> {
+        let Some(attributes) = &mut self.attributes else { return Ok(None) };
+        let found = attributes.of_file(path).map_err(|encoding| Failure::Encoding {
+            revision: self.revision,
+            path: String::from_utf8_lossy(path).into_owned(),
+            encoding,
+        })?;
+        if let Some(filter) = &found.filter
+            && filter != "lfs"
+        {
+            *self.filters.entry(filter.clone()).or_default() += 1;
+        }
+        Ok((found != Conversion::default()).then(|| Box::new(found)))
+    }
+
+    fn finish(mut self) -> (Layout, Worktree) {
+        for (filter, files) in &self.filters {
+            self.worktree.warnings.push(format!(
+                "the attribute `filter={filter}` of {files} file(s) is not acted upon: they are as they are in the repository"
+            ));
+        }
+        if let Some(attributes) = &self.attributes {
+            for (place, times) in attributes.ignored_lines.iter().take(NAMED) {
+                self.worktree.warnings.push(format!("{place}: {times} line(s) cannot be read"));
+            }
+        }
+        (self.layout, self.worktree)
+    }
 }

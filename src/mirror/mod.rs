@@ -4,20 +4,25 @@
 //! A mirror may be deleted at any time; that costs a fetch, never a truth. Nothing here
 //! reads the environment or a user's git configuration.
 
+mod attributes;
 pub mod checkout;
+mod convert;
 pub mod credentials;
 pub mod failure;
 mod fetch;
 mod http;
 mod library;
 mod local;
+mod names;
 mod pkt;
 mod protocol;
 mod repository;
 mod ssh;
+mod substitute;
 mod tls;
 pub mod trust;
 mod watch;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -221,11 +226,7 @@ impl Mirror {
         target: &Path,
         options: &CheckoutOptions,
     ) -> Result<Worktree, Failure> {
-        let _ = (target, options);
-        Err(Failure::Damaged {
-            path: self.path.clone(),
-            detail: format!("commit {revision} is missing"),
-        })
+        checkout::checkout(&self.repository, revision, target, options)
     }
 
     /// Throws the repository away and makes a new one. The ledger's refs are carried over;

@@ -1,0 +1,326 @@
+//! Writes a planned tree into a fresh directory, in several threads.
+//!
+//! Nothing is ever followed: each directory is opened below the one before, each file is
+//! made new, and symbolic links come last, when nothing is written through them any more.
+
+use std::borrow::Cow;
+use std::fs::File as OsFile;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use git2::{Odb, Repository};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::symlinkat;
+
+use super::Failure;
+use super::checkout::{CheckoutOptions, File, Layout};
+use super::convert::{ident, is_lfs_pointer};
+use super::substitute::Facts;
+use crate::domain::Revision;
+
+/// Files a thread takes at a time.
+const BATCH: usize = 32;
+/// How many of a kind of warning are named one by one.
+const NAMED: usize = 3;
+
+/// What is to be done.
+pub(super) struct Job<'a> {
+    /// The mirror; each thread opens it for itself.
+    pub repository: &'a Path,
+    pub revision: Revision,
+    pub layout: &'a Layout,
+    /// For `export-subst`.
+    pub facts: Option<&'a Facts>,
+    /// The time of everything that is written, in seconds since 1970.
+    pub time: i64,
+    pub options: &'a CheckoutOptions,
+}
+
+/// What was found on the way.
+#[derive(Default)]
+pub(super) struct Written {
+    pub bytes: u64,
+    pub lfs_pointers: Vec<Vec<u8>>,
+    pub warnings: Vec<String>,
+}
+
+/// What one thread found.
+#[derive(Default)]
+struct Share {
+    bytes: u64,
+    lfs_pointers: Vec<Vec<u8>>,
+    not_encoded: Vec<Vec<u8>>,
+    not_substituted: Vec<Vec<u8>>,
+}
+
+/// Writes everything below `root`, which is made, and syncs it.
+pub(super) fn write(job: &Job<'_>, root: &Path) -> Result<Written, Failure> {
+    let made = std::fs::DirBuilder::new().mode(0o700).create(root);
+    made.map_err(|error| Failure::file("make the directory", root, error))?;
+    let top = fs_err::File::open(root)
+        .map_err(|error| Failure::file("open the directory", root, error))?;
+    let place = Place {
+        job,
+        root,
+        top: top
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|error| Failure::file("open the directory", root, error))?,
+    };
+    place.make_directories()?;
+    let share = place.write_files()?;
+    place.make_links()?;
+    place.finish_directories()?;
+    nix::unistd::syncfs(&top)
+        .map_err(|error| Failure::file("sync the worktree", root, error.into()))?;
+    Ok(share.report())
+}
+
+impl Share {
+    fn add(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.lfs_pointers.extend(other.lfs_pointers);
+        self.not_encoded.extend(other.not_encoded);
+        self.not_substituted.extend(other.not_substituted);
+    }
+
+    fn report(mut self) -> Written {
+        self.lfs_pointers.sort();
+        let mut warnings = Vec::new();
+        for (mut paths, what) in [
+            (
+                self.not_encoded,
+                "cannot be put into its `working-tree-encoding`, and stays as it is",
+            ),
+            (
+                self.not_substituted,
+                "has a placeholder in `$Format:…$` that is not known, and stays",
+            ),
+        ] {
+            paths.sort();
+            let more = paths.len().saturating_sub(NAMED);
+            for path in paths.iter().take(NAMED) {
+                warnings.push(format!("`{}` {what}", String::from_utf8_lossy(path).escape_debug()));
+            }
+            if more > 0 {
+                warnings.push(format!("the same is so for {more} more"));
+            }
+        }
+        Written { bytes: self.bytes, lfs_pointers: self.lfs_pointers, warnings }
+    }
+}
+
+struct Place<'a> {
+    job: &'a Job<'a>,
+    root: &'a Path,
+    top: OwnedFd,
+}
+
+impl Place<'_> {
+    fn failed(&self, doing: &'static str, path: &[u8], error: Errno) -> Failure {
+        let name = String::from_utf8_lossy(path).into_owned();
+        if error == Errno::EEXIST {
+            let why = "it is there twice";
+            return Failure::UnsafeName { revision: self.job.revision, name, why };
+        }
+        Failure::file(doing, &self.root.join(name), error.into())
+    }
+
+    /// Opens a directory of the tree, step by step from the top.
+    fn open(&self, path: &[u8]) -> Result<OwnedFd, Failure> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let failed = |error| self.failed("open the directory", path, error);
+        let mut directory = openat(&self.top, ".", flags, Mode::empty()).map_err(failed)?;
+        for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            directory = openat(&directory, part, flags, Mode::empty()).map_err(failed)?;
+        }
+        Ok(directory)
+    }
+
+    fn make_directories(&self) -> Result<(), Failure> {
+        let mut parent: Option<(usize, OwnedFd)> = None;
+        let directories = &self.job.layout.directories;
+        for directory in directories.iter().skip(1).filter(|directory| directory.used) {
+            let in_hand = parent.take().filter(|(known, _)| *known == directory.parent);
+            let (number, above) = match in_hand {
+                Some(known) => known,
+                None => (directory.parent, self.open(&directories[directory.parent].path)?),
+            };
+            let name = directory.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+            let failed = |error| self.failed("make the directory", &directory.path, error);
+            mkdirat(&above, name, Mode::S_IRWXU).map_err(failed)?;
+            parent = Some((number, above));
+        }
+        Ok(())
+    }
+
+    fn write_files(&self) -> Result<Share, Failure> {
+        let files = self.job.layout.files.len();
+        let threads = self.job.options.threads.clamp(1, 64).min(files / BATCH + 1);
+        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let mut share = Share::default();
+        let mut failure = None;
+        std::thread::scope(|scope| {
+            let work = || {
+                let result = self.write_some(&next, &stop);
+                if result.is_err() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                result
+            };
+            let others: Vec<_> = (1..threads)
+                // With fewer threads than wished for it only takes longer.
+                .filter_map(|_| {
+                    std::thread::Builder::new().name("write".into()).spawn_scoped(scope, work).ok()
+                })
+                .collect();
+            let mut take = |result: Result<Share, Failure>| match result {
+                Ok(part) => share.add(part),
+                Err(error) => failure = failure.take().or(Some(error)),
+            };
+            take(work());
+            for other in others {
+                match other.join() {
+                    Ok(result) => take(result),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        });
+        failure.map_or(Ok(share), Err)
+    }
+
+    fn write_some(&self, next: &AtomicUsize, stop: &AtomicBool) -> Result<Share, Failure> {
+        let git = |error| Failure::git("reading a file", self.job.repository, error);
+        let repository = Repository::open(self.job.repository).map_err(git)?;
+        let objects = repository.odb().map_err(git)?;
+        let mut share = Share::default();
+        let mut directory: Option<(usize, OwnedFd)> = None;
+        loop {
+            let first = next.fetch_add(BATCH, Ordering::Relaxed);
+            let Some(files) = self.job.layout.files.get(first..) else { return Ok(share) };
+            if files.is_empty() {
+                return Ok(share);
+            }
+            for file in files.iter().take(BATCH) {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(share);
+                }
+                if let Some(signal) = self.job.options.interrupt.signal() {
+                    return Err(Failure::Interrupted(signal));
+                }
+                let in_hand = directory.take().filter(|(known, _)| *known == file.directory);
+                let open = if let Some(known) = in_hand {
+                    known
+                } else {
+                    let path = &self.job.layout.directories[file.directory].path;
+                    (file.directory, self.open(path)?)
+                };
+                self.write_file(file, &open.1, &objects, &mut share)?;
+                directory = Some(open);
+            }
+        }
+    }
+
+    fn write_file(
+        &self,
+        file: &File,
+        directory: &OwnedFd,
+        objects: &Odb<'_>,
+        share: &mut Share,
+    ) -> Result<(), Failure> {
+        let path = || self.job.layout.path(file.directory, &file.name);
+        let object = objects
+            .read(file.id)
+            .map_err(|error| Failure::git("reading a file", self.job.repository, error))?;
+        if object.kind() != git2::ObjectType::Blob {
+            return Err(Failure::Damaged {
+                path: self.job.repository.to_owned(),
+                detail: format!("{} is not a file's content", file.id),
+            });
+        }
+        let content = self.converted(file, object.data(), share);
+        share.bytes += content.len() as u64;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let failed = |error| self.failed("write", &path(), error);
+        let handle = openat(directory, file.name.as_slice(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(failed)?;
+        let mut handle = OsFile::from(handle);
+        let written = handle.write_all(&content);
+        written.map_err(|error| {
+            let path = self.root.join(String::from_utf8_lossy(&path()).into_owned());
+            Failure::file("write", &path, error)
+        })?;
+        // Whatever the umask.
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        fchmod(&handle, Mode::from_bits_truncate(mode)).map_err(failed)?;
+        let time = self.time();
+        futimens(&handle, &time, &time).map_err(failed)
+    }
+
+    fn converted<'c>(&self, file: &File, content: &'c [u8], share: &mut Share) -> Cow<'c, [u8]> {
+        let mut content = Cow::Borrowed(content);
+        let Some(conversion) = &file.conversion else { return content };
+        let path = || self.job.layout.path(file.directory, &file.name);
+        if conversion.filter.as_deref() == Some("lfs") && is_lfs_pointer(&content) {
+            share.lfs_pointers.push(path());
+        }
+        if conversion.ident {
+            content = Cow::Owned(ident(&content, &file.id.to_string()));
+        }
+        if let Some(converted) = conversion.eol.and_then(|eol| eol.apply(&content)) {
+            content = Cow::Owned(converted);
+        }
+        if let Some(encoding) = conversion.encoding {
+            match encoding.apply(&content) {
+                Some(encoded) => content = Cow::Owned(encoded),
+                None => share.not_encoded.push(path()),
+            }
+        }
+        if let Some(facts) = self.job.facts.filter(|_| conversion.substitute) {
+            let (filled, unknown) = facts.fill(&content);
+            content = Cow::Owned(filled);
+            if unknown {
+                share.not_substituted.push(path());
+            }
+        }
+        content
+    }
+
+    fn time(&self) -> TimeSpec {
+        TimeSpec::new(self.job.time, 0)
+    }
+
+    fn make_links(&self) -> Result<(), Failure> {
+        let layout = self.job.layout;
+        for link in &layout.links {
+            let directory = self.open(&layout.directories[link.directory].path)?;
+            let path = || layout.path(link.directory, &link.name);
+            let failed = |error| self.failed("make the link", &path(), error);
+            symlinkat(link.target.as_slice(), &directory, link.name.as_slice()).map_err(failed)?;
+            let time = self.time();
+            let flag = UtimensatFlags::NoFollowSymlink;
+            utimensat(&directory, link.name.as_slice(), &time, &time, flag).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Modes and times, children first: writing into a directory changes its time.
+    fn finish_directories(&self) -> Result<(), Failure> {
+        let time = self.time();
+        let directories = &self.job.layout.directories;
+        for directory in directories.iter().rev().filter(|directory| directory.used) {
+            let failed = |error| self.failed("finish the directory", &directory.path, error);
+            let open = self.open(&directory.path)?;
+            fchmod(&open, Mode::from_bits_truncate(0o755)).map_err(failed)?;
+            futimens(&open, &time, &time).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
