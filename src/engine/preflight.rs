@@ -5,6 +5,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::appspec::{AppSpec, PREVIOUS_REVISION_EVENTS};
+use super::install::unfit_name;
 use super::lifecycle;
 use super::problem::Problem;
 use super::revision::{self, Found};
@@ -155,9 +156,11 @@ fn names(new: &New<'_>, spec: &AppSpec) -> Result<(), Problem> {
         for found in walkdir::WalkDir::new(&source).follow_root_links(true) {
             let Ok(found) = found else { continue };
             let relative = found.path().strip_prefix(new.folder).unwrap_or(found.path());
-            if let Some(reason) = bad_name(found.path()).or_else(|| bad_type(found.file_type())) {
+            if let Some(reason) =
+                unfit_name(found.file_name()).or_else(|| bad_type(found.file_type()))
+            {
                 let text = format!(
-                    "`{}` cannot be installed: {reason}",
+                    "`{}` cannot be installed, as it {reason}",
                     relative.display().to_string().escape_debug()
                 );
                 return Err(Problem::new(VALIDATION, text));
@@ -168,25 +171,13 @@ fn names(new: &New<'_>, spec: &AppSpec) -> Result<(), Problem> {
     Ok(())
 }
 
-fn bad_name(path: &Path) -> Option<&'static str> {
-    let name = path.file_name()?;
-    let Some(name) = name.to_str() else { return Some("its name is not UTF-8") };
-    if name.contains('\n') {
-        Some("its name contains a newline")
-    } else if name.trim_end() != name {
-        Some("its name ends in white space")
-    } else {
-        None
-    }
-}
-
 fn bad_type(kind: std::fs::FileType) -> Option<&'static str> {
     if kind.is_fifo() {
-        Some("it is a named pipe")
+        Some("is a named pipe")
     } else if kind.is_char_device() || kind.is_block_device() {
-        Some("it is a device")
+        Some("is a device")
     } else if kind.is_socket() {
-        Some("it is a socket")
+        Some("is a socket")
     } else {
         None
     }
