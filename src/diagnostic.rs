@@ -1,7 +1,7 @@
 //! One finding about a file that a person wrote: where, about which app, what, and what
 //! to do about it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::yaml::Position;
@@ -79,7 +79,15 @@ impl fmt::Display for Diagnostic {
             Some(name) => write!(f, ": app `{name}`")?,
             None => {}
         }
-        write!(f, ": {}", self.message)
+        f.write_str(": ")?;
+        // Messages quote texts from outside; whatever they are, this stays one line.
+        for c in self.message.chars() {
+            match c {
+                c if c.is_control() => write!(f, "{}", c.escape_default())?,
+                c => f.write_char(c)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -135,6 +143,8 @@ mod tests {
         assert_eq!(finding.to_string(), "m.yaml:7:14: bad");
         assert_eq!(finding.clone().app("api").to_string(), "m.yaml:7:14: app `api`: bad");
         assert_eq!(finding.app("#3").to_string(), "m.yaml:7:14: app #3: bad");
+        let torn = Diagnostic::new(Severity::Error, Path::new("m.yaml"), at, "mode `1\t\u{1b}é`");
+        assert_eq!(torn.to_string(), r"m.yaml:7:14: mode `1\t\u{1b}é`");
         let nowhere = Diagnostic::new(Severity::Note, Path::new("m.yaml"), None, "empty");
         assert_eq!(nowhere.to_string(), "m.yaml: empty");
         let json = serde_json::to_value(Diagnostic::new(
