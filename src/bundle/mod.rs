@@ -8,6 +8,7 @@
 //! another commit. Only the directory that bundles are in can be a matter of
 //! configuration.
 
+mod copies;
 mod links;
 mod scripts;
 #[cfg(test)]
@@ -19,10 +20,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
+use walkdir::WalkDir;
 
 use crate::diagnostic::{Diagnostic, escaped};
-use crate::domain::{App, Symlinks};
-use crate::engine::appspec::{self, AppSpec, DEFAULT_EVENTS, Principal};
+use crate::domain::{App, FileExists, Symlinks};
+use crate::engine::appspec::{self, AppSpec, DEFAULT_EVENTS};
 use crate::error::{ExitCode, Failure};
 use crate::mirror::Worktree;
 
@@ -59,6 +61,7 @@ pub fn check(app: &App, worktree: &Worktree, tool: Tool) -> Result<Bundle, Failu
     let mut check =
         Check { app, tool, root, problems: Vec::new(), warnings: worktree.warnings.clone() };
     check.names(worktree);
+    check.dots()?;
     check.content(worktree);
     check.links(worktree);
     let found = check.appspec_file()?;
@@ -191,6 +194,28 @@ impl Check<'_> {
                 );
             }
         }
+    }
+
+    /// 2.x expands names of more than two dots as if they led upwards.
+    fn dots(&mut self) -> Result<(), Failure> {
+        if self.tool != Tool::Agent2 {
+            return Ok(());
+        }
+        let mut found = Vec::new();
+        for entry in WalkDir::new(&self.root).min_depth(1).sort_by_file_name() {
+            let entry = entry.map_err(|e| Failure::from_error(ExitCode::Unfit, &e))?;
+            if entry.file_name().to_str().is_some_and(is_dots) {
+                found.extend(entry.path().strip_prefix(&self.root).map(Path::to_owned));
+            }
+        }
+        if !found.is_empty() {
+            let names: Vec<&Path> = found.iter().map(PathBuf::as_path).collect();
+            self.refuse(
+                format!("names that codedeploy-local 2.x takes for `../..`: {}", some(&names)),
+                Some("rename them"),
+            );
+        }
+        Ok(())
     }
 
     fn content(&mut self, worktree: &Worktree) {
@@ -334,52 +359,24 @@ impl Check<'_> {
         let file = self.app.path.join(name);
         let parsed = appspec::parse(&file, &text);
         parsed.findings.iter().for_each(|finding| self.report(finding));
-        let Some(spec) = parsed.spec else { return Ok(()) };
+        // If something else is wrong with the appspec, the hooks can be looked at all the same.
+        let hooks_alone = || parsed.hooks.map(|hooks| AppSpec { hooks, ..AppSpec::default() });
+        let Some(spec) = parsed.spec.or_else(hooks_alone) else { return Ok(()) };
         let possible = DEFAULT_EVENTS.map(str::to_owned);
         for finding in spec.unknown_events(&file, &possible) {
             self.report(&finding);
         }
         self.scripts(&file, &spec);
         self.sources(&file, &spec);
-        if self.tool == Tool::Agent2 {
-            self.numeric_owners(&file, &spec);
+        self.destinations(&file, &spec);
+        self.permissions(&file, &spec);
+        if spec.file_exists.is_some() && self.app.file_exists != FileExists::default() {
+            let file = file.display();
+            self.warn(format!(
+                "the manifest's `file_exists` has no effect, as {file} has `file_exists_behavior`"
+            ));
         }
         Ok(())
-    }
-
-    /// `files`: what is to be copied is there, or can be made before it is copied.
-    fn sources(&mut self, file: &Path, spec: &AppSpec) {
-        let makes = self.can_make_files(spec);
-        for entry in &spec.files {
-            let place =
-                format!("{}:{}: `source` {}", file.display(), entry.at, quoted(&entry.source));
-            match below(&entry.source) {
-                None => self.refuse(format!("{place} leads out of the bundle"), None),
-                Some(path) if fs::symlink_metadata(self.root.join(&path)).is_ok() => {}
-                Some(_) if makes => {
-                    self.warn(format!("{place} is not there, unless BeforeInstall makes it"));
-                }
-                Some(_) => self.refuse(format!("{place} is not there"), None),
-            }
-        }
-    }
-
-    /// 2.x ignores owners and groups that are numbers, without a word.
-    fn numeric_owners(&mut self, file: &Path, spec: &AppSpec) {
-        let number = |principal: &Option<Principal>| match principal {
-            Some(Principal::Id(_)) => true,
-            Some(Principal::Name(name)) => name.bytes().all(|b| b.is_ascii_digit()),
-            None => false,
-        };
-        for entry in &spec.permissions {
-            if number(&entry.owner) || number(&entry.group) {
-                self.warn(format!(
-                    "{}:{}: codedeploy-local 2.x ignores an owner or group that is a number",
-                    file.display(),
-                    entry.at
-                ));
-            }
-        }
     }
 
     /// Whether a script of this revision runs before its files are installed.
@@ -408,6 +405,11 @@ fn below(text: &str) -> Option<PathBuf> {
         }
     }
     Some(path)
+}
+
+/// A part of a path that is more than two dots and nothing else.
+fn is_dots(part: &str) -> bool {
+    part.len() > 2 && part.bytes().all(|b| b == b'.')
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,10 @@ impl Check<'_> {
             // not skip them.
             let skipped = self.skips(event) && !PREVIOUS_REVISION_EVENTS.contains(&event);
             let never = matches!(event, "Install" | "DownloadBundle");
+            if never && !hook.scripts.is_empty() {
+                let file = file.display();
+                self.warn(format!("{file}:{}: the scripts of {event} are never run", hook.at));
+            }
             if !counts || skipped || never {
                 continue;
             }

@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{FileExists, Release, RepoUrl};
+use crate::domain::{Release, RepoUrl};
 
 const EMPTY: &str = "version: 0.0\nos: linux\n";
 
@@ -56,8 +56,7 @@ impl Tree {
     fn worktree(&self) -> Worktree {
         let root = self.directory.path();
         let mut worktree = Worktree { path: root.to_owned(), ..Worktree::default() };
-        for entry in walkdir::WalkDir::new(root).sort_by_file_name().into_iter().map(Result::unwrap)
-        {
+        for entry in WalkDir::new(root).sort_by_file_name().into_iter().map(Result::unwrap) {
             if entry.path_is_symlink() {
                 let path = entry.path().strip_prefix(root).unwrap().to_owned();
                 worktree.symlinks.push((path, fs::read_link(entry.path()).unwrap()));
@@ -253,7 +252,7 @@ fn what_one_tool_trips_over_is_said_when_that_tool_will_run() {
     ];
     let tree = Tree::new(&files);
     let one = tree.says(Tool::Agent1);
-    assert_eq!(one.len(), 2, "{one:?}");
+    assert_eq!(one.len(), 3, "{one:?}");
     assert!(
         one[0].contains("`a b.sh` has ' ' in its path, which codedeploy-local 1.x breaks at"),
         "{one:?}"
@@ -284,6 +283,55 @@ fn what_one_tool_trips_over_is_said_when_that_tool_will_run() {
     ] {
         assert!(two.contains(part), "{part}: {two}");
     }
+}
+
+#[test]
+fn what_an_agent_fails_over_after_copying_is_refused_before() {
+    let spec = appspec(
+        "files:\n- {source: '', destination: srv}\n- {source: /, destination: /srv/.../x}\n\
+         hooks:\n  Install:\n  - location: s.sh\npermissions:\n- {object: /x, owner: 33, acls: ['u:a:r']}\n",
+    );
+    let tree = Tree::new(&[("appspec.yml", &spec), ("a/.../f", "")])
+        .app(|app| app.file_exists = FileExists::Retain);
+    let relative = "appspec.yml:4:3: `destination` `srv` is not an absolute path";
+    assert_eq!(
+        tree.says(Tool::Builtin),
+        [
+            "W appspec.yml:7:3: the scripts of Install are never run".to_owned(),
+            format!("W {relative}; it starts from wherever this program was started"),
+        ]
+    );
+    assert_eq!(
+        tree.says(Tool::Agent1),
+        [
+            "appspec.yml:10:3: codedeploy-local 1.x fails over an owner or group that is a number (write the name)",
+            "appspec.yml:10:3: codedeploy-local 1.x crashes over `acls` (set it in an AfterInstall script instead)",
+        ]
+    );
+    assert_eq!(
+        tree.says(Tool::Agent2),
+        [
+            "names that codedeploy-local 2.x takes for `../..`: `a/...` (rename them)".to_owned(),
+            "appspec.yml:4:3: codedeploy-local 2.x takes no empty `source` (write `source: /` for the whole bundle)".to_owned(),
+            format!("{relative} (codedeploy-local 2.x fails over it)"),
+            "appspec.yml:5:3: `destination` `/srv/.../x` has a part that codedeploy-local 2.x takes for `../..`".to_owned(),
+        ]
+    );
+    let both = Tree::new(&[("appspec.yml", &appspec("file_exists_behavior: OVERWRITE\n"))])
+        .app(|app| app.file_exists = FileExists::Retain);
+    assert_eq!(
+        both.says(Tool::Builtin),
+        ["W the manifest's `file_exists` has no effect, as appspec.yml has `file_exists_behavior`"]
+    );
+}
+
+#[test]
+fn missing_scripts_are_found_beside_other_errors() {
+    let spec = "version: 1.0\nos: linux\nhooks:\n  AfterInstall:\n  - location: gone.sh\n";
+    let says = Tree::new(&[("appspec.yml", spec)]).says(Tool::Builtin);
+    assert_eq!(says.len(), 2, "{says:?}");
+    assert!(says[0].starts_with("appspec.yml:1:10: "), "{says:?}");
+    assert_eq!(says[1], "appspec.yml:5:15: the AfterInstall script `gone.sh` is not there");
 }
 
 #[test]
