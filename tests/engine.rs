@@ -234,6 +234,22 @@ fn d3_names_with_spaces_and_quotes_are_one_argument() {
 }
 
 #[test]
+fn d5_a_script_that_ignores_sigterm_is_killed_with_what_it_started() {
+    let host = Host::new();
+    let spec = appspec(&[("AfterInstall", "x.sh")]) + "    timeout: 1\n";
+    let script = "#!/bin/bash\ntrap '' TERM\n(setsid sleep 100 > /dev/null 2>&1 & echo $! > @/pid)\nfor i in $(seq 100); do sleep 1; done\n";
+    let bundle = host.bundle("b", &[("appspec.yml", &spec), ("x.sh", script), ("app/f", "")]);
+    let began = Instant::now();
+    let output = host.deploy(&bundle, &[]);
+    let took = began.elapsed();
+    fails(&output);
+    assert!((5..20).contains(&took.as_secs()), "{took:?}");
+    assert!(stderr(&output).contains("did not end within 1 s"), "{}", stderr(&output));
+    let pid = fs::read_to_string(host.path("pid")).unwrap();
+    assert!(!Path::new("/proc").join(pid.trim()).exists(), "the daemon is gone, too");
+}
+
+#[test]
 fn d6_held_output_costs_ten_seconds_and_names_the_process() {
     let host = Host::new();
     let spec = appspec(&[("AfterInstall", "x.sh")]);
@@ -375,6 +391,31 @@ fn tar(entries: &[(&str, u8, &str)]) -> Vec<u8> {
     }
     archive.resize(archive.len() + 1024, 0);
     archive
+}
+
+#[test]
+fn d1b_a_conflict_is_found_after_before_install_and_costs_nothing() {
+    let host = Host::new();
+    succeeds(&host.deploy(&good(&host, "one"), &[]));
+    fs::write(host.path("dest/mine"), "mine").unwrap();
+    let spec = appspec(&[("AfterInstall", "note.sh")]);
+    let bundle = host.bundle(
+        "two",
+        &[("appspec.yml", &spec), ("note.sh", NOTE), ("app/mine", "2"), ("app/new", "2")],
+    );
+    let output = host.deploy(&bundle, &[]);
+    fails(&output);
+    assert!(stderr(&output).contains("dest/mine` exists already"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(host.path("dest/old")).unwrap(), "1", "nothing was removed");
+    assert!(!host.path("dest/new").exists());
+    // With a BeforeInstall that clears the way, as people have it.
+    let spec = appspec(&[("BeforeInstall", "clear.sh"), ("AfterInstall", "note.sh")]);
+    let clear = "#!/bin/sh\nrm -f @/dest/mine\n";
+    let files =
+        [("appspec.yml", spec.as_str()), ("note.sh", NOTE), ("clear.sh", clear), ("app/mine", "2")];
+    succeeds(&host.deploy(&host.bundle("three", &files), &[]));
+    assert_eq!(fs::read_to_string(host.path("dest/mine")).unwrap(), "2");
+    assert!(!host.path("dest/old").exists());
 }
 
 #[test]

@@ -172,6 +172,10 @@ impl<'a> Deployment<'a> {
             named: &self.bundle.events,
             events,
             archive: &self.archive,
+            file_exists: &self.file_exists,
+            instructions: &self.state.instructions(),
+            group: self.group,
+            cwd: self.cwd,
         };
         match preflight::check(&new) {
             Ok((_, warnings)) => {

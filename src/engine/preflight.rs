@@ -1,11 +1,10 @@
 //! What is found out about a new revision before the first event, so that a bad one does not
 //! stop the running one.
 
-use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::appspec::{AppSpec, PREVIOUS_REVISION_EVENTS};
-use super::install::unfit_name;
+use super::install;
 use super::lifecycle;
 use super::problem::Problem;
 use super::revision::{self, Found};
@@ -26,6 +25,11 @@ pub(super) struct New<'a> {
     pub(super) events: &'a [String],
     /// Where its archive will be, for what is printed.
     pub(super) archive: &'a Path,
+    /// For what is asked of [`install`], as it is there.
+    pub(super) file_exists: &'a str,
+    pub(super) instructions: &'a Path,
+    pub(super) group: &'a str,
+    pub(super) cwd: &'a Path,
 }
 
 /// Checks the whole appspec, the hooks' names, that scripts are there, and the names and
@@ -39,7 +43,7 @@ pub(super) fn check(new: &New<'_>) -> Result<(AppSpec, Vec<String>), Problem> {
     let mut warnings = revision::lines(&found.parsed.findings);
     hook_names(VALIDATION, &found, spec, new.named)?;
     scripts(new, spec, &found, &mut warnings)?;
-    names(new, spec)?;
+    installable(new, spec)?;
     Ok((spec.clone(), warnings))
 }
 
@@ -143,42 +147,21 @@ pub(super) fn script_path(archive: &Path, location: &str) -> String {
     format!("{}/{}", archive.display(), location.trim_start_matches('/'))
 }
 
-/// Refuses names that the clean-up list cannot hold, and what cannot be installed.
-fn names(new: &New<'_>, spec: &AppSpec) -> Result<(), Problem> {
-    let mut seen: Vec<PathBuf> = Vec::new();
-    for entry in &spec.files {
-        let source = new.folder.join(entry.source.trim_start_matches('/'));
-        if seen.iter().any(|before| source.starts_with(before)) || !source.exists() {
-            continue;
-        }
-        // The entry itself may be a link; below it only real directories are walked here. What
-        // is behind links is looked at when the installation is planned.
-        for found in walkdir::WalkDir::new(&source).follow_root_links(true) {
-            let Ok(found) = found else { continue };
-            let relative = found.path().strip_prefix(new.folder).unwrap_or(found.path());
-            if let Some(reason) =
-                unfit_name(found.file_name()).or_else(|| bad_type(found.file_type()))
-            {
-                let text = format!(
-                    "`{}` cannot be installed, as it {reason}",
-                    relative.display().to_string().escape_debug()
-                );
-                return Err(Problem::new(VALIDATION, text));
-            }
-        }
-        seen.push(source);
+/// Refuses what Install would refuse in any case.
+fn installable(new: &New<'_>, spec: &AppSpec) -> Result<(), Problem> {
+    let request = install::Request {
+        archive: new.folder,
+        appspec: spec,
+        file_exists: new.file_exists,
+        instructions: new.instructions,
+        group: new.group,
+        cwd: new.cwd,
+    };
+    let conflicts = install::foresee(&request);
+    if conflicts.is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn bad_type(kind: std::fs::FileType) -> Option<&'static str> {
-    if kind.is_fifo() {
-        Some("is a named pipe")
-    } else if kind.is_char_device() || kind.is_block_device() {
-        Some("is a device")
-    } else if kind.is_socket() {
-        Some("is a socket")
-    } else {
-        None
-    }
+    let error = install::Error::Refused(conflicts);
+    let lines = vec![format!("{VALIDATION} failed: {error}")];
+    Err(Problem::Other { stdout: error.stdout_error(), lines })
 }

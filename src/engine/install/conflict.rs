@@ -150,6 +150,19 @@ pub enum Conflict {
 }
 
 impl Conflict {
+    /// Whether it is in the revision itself, so that no script can clear the way.
+    pub(super) fn lies_in_revision(&self) -> bool {
+        matches!(
+            self,
+            Self::SpecialSource { .. }
+                | Self::LinkLoop(_)
+                | Self::Name { .. }
+                | Self::TwoPermissions { .. }
+                | Self::PatternForFile(_)
+                | Self::DefaultAclForFile(_)
+        )
+    }
+
     /// What codedeploy-local prints after `ERROR: `, if it does not die of it instead.
     fn stdout_error(&self) -> Option<String> {
         let (text, call, path) = match self {

@@ -138,6 +138,17 @@ pub fn install(request: &Request<'_>) -> Result<Vec<String>, Error> {
     Ok(warnings)
 }
 
+/// What Install would refuse whatever scripts do before it, as the reason lies in the
+/// revision itself. [`Request::archive`] may be the bundle, before it is copied.
+pub fn foresee(request: &Request<'_>) -> Vec<Conflict> {
+    let list = request.instructions.join(format!("{}-cleanup", request.group));
+    let removal = cleanup::foresee(&list).unwrap_or_default();
+    let mut conflicts =
+        plan::plan(request, &look::Host::new(removal.gone())).err().unwrap_or_default();
+    conflicts.retain(Conflict::lies_in_revision);
+    conflicts
+}
+
 /// Writes a file under another name and renames it.
 fn replace(
     path: &Path,
