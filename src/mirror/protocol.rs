@@ -369,7 +369,8 @@ pub(super) fn read_pack_v0<R: Read>(
     if deepened {
         read_section(reader, |line| boundary.note(line))?;
     }
-    // One ACK or NAK, since all haves were sent at once and no form of multi_ack was asked for.
+    // ACK or NAK, since all haves were sent at once and no form of multi_ack was asked for.
+    // An ACK may come again when the next have follows from the first.
     let frame = reader.next()?;
     let line = frame.line().unwrap_or_default();
     if let Some(trouble) = complaint(line) {
@@ -390,7 +391,9 @@ fn read_side_bands<R: Read>(
         match reader.next()? {
             Pkt::Flush => return Ok(()),
             Pkt::Data([1, pack @ ..]) => store.write_all(pack).map_err(Trouble::Store)?,
-            Pkt::Data([2, ..]) | Pkt::Delimiter | Pkt::ResponseEnd => {}
+            Pkt::Data([2, ..] | [b'A', b'C', b'K', b' ', ..])
+            | Pkt::Delimiter
+            | Pkt::ResponseEnd => {}
             Pkt::Data([3, words @ ..]) => return Err(Trouble::Said(harmless(words))),
             Pkt::Data(line) => {
                 return Err(complaint(line).unwrap_or_else(|| Trouble::Strange(harmless(line))));

@@ -4,12 +4,17 @@
 mod support;
 
 mod checkout;
+mod disk;
+mod https;
+mod ssh;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use multideployer::domain::{RepoUrl, Revision};
-use multideployer::mirror::{Failure, Fetched, Limits, Mirror, Progress, Remote, Trust};
+use multideployer::domain::{RepoUrl, Revision, Secret};
+use multideployer::mirror::{
+    Credential, Failure, Fetched, Limits, Mirror, Progress, Proof, Remote, Trust,
+};
 use multideployer::process::Interrupt;
 
 /// A revision by its digits.
@@ -45,4 +50,44 @@ fn mirror_in(dir: &Path) -> (Mirror, PathBuf) {
 
 fn fetch(mirror: &mut Mirror, revision: &str, remote: &Remote) -> Result<Fetched, Failure> {
     mirror.fetch(rev(revision), remote, &|_: Progress| {})
+}
+
+/// Lines that do not compress well.
+fn noise(lines: u64) -> String {
+    let line = |n: u64| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (0..lines).map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn token(text: &str) -> Credential {
+    let proof = Proof::Token(Secret::new(text.to_owned()));
+    Credential { username: None, proof, origin: "the token in `T`".to_owned() }
+}
+
+fn key(pair: &support::keys::KeyPair) -> Credential {
+    let private = Secret::new(std::fs::read_to_string(&pair.file).expect("the key"));
+    let proof = Proof::Key { private, passphrase: None };
+    Credential { username: None, proof, origin: "the key `K`".to_owned() }
+}
+
+/// Real git finds nothing wrong with the mirror.
+fn assert_sound(mirror: &Path) {
+    let mut git = support::isolated("git");
+    git.arg("--git-dir").arg(mirror).args(["fsck", "--full", "--strict", "--no-dangling"]);
+    let output = git.output().expect("git starts");
+    let words = [output.stderr, output.stdout].concat();
+    let words = String::from_utf8_lossy(&words);
+    // A mirror has no branches; git remarks on that.
+    let found: Vec<_> = words.lines().filter(|line| !line.starts_with("notice: ")).collect();
+    assert!(output.status.success() && found.is_empty(), "{words}");
+}
+
+/// The whole text of a failure, with its causes and its hint.
+fn text(failure: &Failure) -> String {
+    let mut text = format!("{failure} {failure:?} {:?}", failure.hint());
+    let mut source = std::error::Error::source(failure);
+    while let Some(cause) = source {
+        text += &format!(" {cause}");
+        source = cause.source();
+    }
+    text
 }
