@@ -332,3 +332,6 @@ impl Planner<'_> {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! Installs into real directories. Owners need root; those tests say so by failing without.
+//! Installs into real directories. Only root may give files away; for others the tests about
+//! owners look at how that fails.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -87,6 +88,11 @@ impl Host {
         all.sort();
         all
     }
+}
+
+fn assert_not_given_away(done: Result<Vec<String>, Error>) {
+    let text = done.unwrap_err().stdout_error().unwrap();
+    assert!(text.starts_with("Operation not permitted @ apply2files - "), "{text}");
 }
 
 const ALL: &str = "files:\n- source: /\n  destination: '@DEST@'\n";
@@ -318,10 +324,15 @@ fn rights_are_set_on_what_was_installed_only() {
 - {object: '@DEST@/app', mode: '711', type: [directory]}
 - {object: '@DEST@/absent', mode: '711', owner: no-such-user-here}
 ";
-    host.install("", &format!("{ALL}{rights}")).unwrap();
+    let done = host.install("", &format!("{ALL}{rights}"));
+    if !nix::unistd::geteuid().is_root() {
+        assert_not_given_away(done);
+        return;
+    }
+    done.unwrap();
     assert_eq!(host.mode("dest/app/a.sh"), 0o4755);
     let owner = fs::metadata(host.at("dest/app/a.sh")).unwrap();
-    assert_eq!((owner.uid(), owner.gid()), (1, 1), "needs root");
+    assert_eq!((owner.uid(), owner.gid()), (1, 1));
     assert_eq!(host.mode("dest/app/b.txt"), 0o600);
     assert_eq!(host.mode("dest/app/sub"), 0o711);
     assert_eq!(host.mode("dest/app/sub/c.sh"), host.mode("archive/app/sub/c.sh"));
@@ -334,8 +345,13 @@ fn a_new_owner_without_a_mode_takes_set_user_id_away() {
     let file = host.file("archive/f", "");
     fs::set_permissions(&file, Permissions::from_mode(0o4755)).unwrap();
     let rights = "permissions:\n- {object: '@DEST@/f', owner: 1}\n";
-    host.install("", &format!("{ALL}{rights}")).unwrap();
-    assert_eq!(host.mode("dest/f"), 0o755, "needs root");
+    let done = host.install("", &format!("{ALL}{rights}"));
+    if !nix::unistd::geteuid().is_root() {
+        assert_not_given_away(done);
+        return;
+    }
+    done.unwrap();
+    assert_eq!(host.mode("dest/f"), 0o755);
 }
 
 #[test]
@@ -404,4 +420,43 @@ fn destinations_that_are_no_directories_are_refused_in_the_agents_words() {
         let expected = expected.replace('\0', host.at("dest").to_str().unwrap());
         assert_eq!(error.stdout_error(), Some(expected), "{source} {destination}");
     }
+}
+
+#[test]
+fn acls_are_set_as_the_agent_sets_them() {
+    let host = Host::new();
+    host.file("archive/f", "");
+    host.file("archive/d/g", "");
+    let rights = "permissions:
+- {object: '@DEST@', mode: '640', acls: ['u:1:rw'], type: [file]}
+- {object: '@DEST@', mode: '750', acls: ['d:u:1:rx'], type: [directory]}
+";
+    let has_setfacl = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+        .any(|directory| directory.join("setfacl").exists());
+    if !has_setfacl {
+        let missing = Conflict::NoProgram { program: "setfacl", what: "acls" };
+        assert_eq!(host.refused("", &format!("{ALL}{rights}")), [missing]);
+        return;
+    }
+    host.install("", &format!("{ALL}{rights}")).unwrap();
+    let shown = |path: &str| {
+        let mut lines = Vec::new();
+        let finished = crate::process::Command::new("getfacl")
+            .args(["-cnp", host.at(path).to_str().unwrap()])
+            .run(&crate::process::Interrupt::new(), &mut |line| {
+                lines.push(String::from_utf8_lossy(line.bytes).into_owned());
+            });
+        assert!(finished.success(), "{lines:?}");
+        lines.retain(|line| !line.is_empty());
+        lines.join(" ")
+    };
+    let file = "user::rw- user:1:rw-\t#effective:r-- group::r-- mask::r-- other::---";
+    assert_eq!(shown("dest/f"), file);
+    assert_eq!(shown("dest/d/g"), file);
+    assert_eq!(
+        shown("dest/d"),
+        "user::rwx group::r-x other::--- default:user::rwx default:user:1:r-x \
+         default:group::r-x default:mask::r-x default:other::---"
+    );
+    assert_eq!(host.mode("dest/f"), 0o640);
 }
