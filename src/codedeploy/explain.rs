@@ -23,16 +23,23 @@ pub struct Explanation {
     pub log: Option<PathBuf>,
 }
 
-/// Explains a failure. `read` reads a scripts.log.
-pub(super) fn explain(printed: &Printed, read: &dyn Fn(&Path) -> Option<String>) -> Explanation {
+/// Explains a failure. `folder` is where 2.x, which does not name its log, keeps the group's
+/// deployments; `read` reads a scripts.log.
+pub(super) fn explain(
+    printed: &Printed,
+    folder: Option<&Path>,
+    read: &dyn Fn(&Path) -> Option<String>,
+) -> Explanation {
     let after = |lines: &VecDeque<String>, sentence: &str| {
         lines
             .iter()
             .rev()
             .find_map(|line| line.split_once(sentence).map(|(_, rest)| rest.to_owned()))
     };
+    let id = after(&printed.stdout, "Deployment ID: ").filter(|id| is_id(id.trim()));
     let log = after(&printed.stdout, LOG_SENTENCE)
-        .map(|rest| PathBuf::from(rest.strip_suffix(" for more details").unwrap_or(&rest)));
+        .map(|rest| PathBuf::from(rest.strip_suffix(" for more details").unwrap_or(&rest)))
+        .or_else(|| Some(folder?.join(id?.trim()).join("logs/scripts.log")));
     let script_log = log.as_deref().and_then(read).map(|text| ScriptLog::parse(&text));
     let script_failed = after(&printed.stdout, FAILURE_SENTENCE);
     // The built-in one and 2.x say on standard error which event failed and how.
@@ -43,7 +50,9 @@ pub(super) fn explain(printed: &Printed, read: &dyn Fn(&Path) -> Option<String>)
         .map(|line| line.trim())
         .find(|line| line.contains(" failed: ") || line.starts_with("Validation error: "))
         .map(str::to_owned);
-    let Some(ScriptLog { event, script, lines }) = script_log.filter(|_| script_failed.is_some())
+    let of_script = said.as_ref().is_some_and(|said| said.contains("Script at specified location"));
+    let Some(ScriptLog { event, script, lines }) =
+        script_log.filter(|_| script_failed.is_some() || of_script)
     else {
         // No script to blame: the tool's own words. Ruby puts its message first.
         let mut output: Vec<String> =
@@ -56,6 +65,11 @@ pub(super) fn explain(printed: &Printed, read: &dyn Fn(&Path) -> Option<String>)
     };
     let reason = said.unwrap_or_else(|| format!("`{script}` failed in {event}"));
     Explanation { reason: Some(reason), output: tail(lines), log }
+}
+
+/// A deployment's id: what is printed must not lead out of the group's folder.
+fn is_id(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// A frame of a Ruby back-trace: `from FILE:LINE:in METHOD`.
@@ -131,7 +145,7 @@ mod tests {
             assert_eq!(path, Path::new("/r/g/d-1-local/logs/scripts.log"));
             Some(LOG.to_owned())
         };
-        let found = explain(&printed, &read);
+        let found = explain(&printed, None, &read);
         assert_eq!(found.reason.as_deref(), Some("`scripts/start.sh` failed in ApplicationStart"));
         assert_eq!(found.output, ["starting", "Error: Cannot find module 'express'"]);
         assert!(found.log.is_some());
@@ -146,7 +160,7 @@ mod tests {
                 "\tfrom /opt/y.rb:3:in `block in z'",
             ],
         );
-        let found = explain(&printed, &|_| None);
+        let found = explain(&printed, None, &|_| None);
         assert!(found.reason.unwrap().contains("already exists at this location: /srv/x"));
         assert_eq!(found.output.len(), 1);
     }
@@ -159,19 +173,24 @@ mod tests {
                 "    ApplicationStart failed: scripts/start.sh: Script at specified location: scripts/start.sh failed with exit code 3",
             ],
         );
-        let found = explain(&printed, &|_| None);
+        let read = |path: &Path| {
+            assert_eq!(path, Path::new("/r/g/local-7/logs/scripts.log"));
+            Some(LOG.to_owned())
+        };
+        let found = explain(&printed, Some(Path::new("/r/g")), &read);
         assert!(found.reason.unwrap().starts_with("ApplicationStart failed: scripts/start.sh"));
+        assert_eq!(found.output.last().unwrap(), "Error: Cannot find module 'express'");
     }
 
     #[test]
     fn a_refusal_on_stdout() {
         let printed = printed(&["ERROR: location x is not a valid uri"], &[]);
-        let found = explain(&printed, &|_| None);
+        let found = explain(&printed, None, &|_| None);
         assert_eq!(found.reason.as_deref(), Some("ERROR: location x is not a valid uri"));
     }
 
     #[test]
     fn nothing_was_said() {
-        assert_eq!(explain(&printed(&[], &[]), &|_| None), Explanation::default());
+        assert_eq!(explain(&printed(&[], &[]), None, &|_| None), Explanation::default());
     }
 }

@@ -172,7 +172,8 @@ pub fn deploy(
         // The process id was that of the last successful deployment: the next one is another.
         return deploy(tool, job, environment, interrupt, on_line);
     }
-    let explain = || explain::explain(&printed, &read_log);
+    let folder = tool.folder(&group);
+    let explain = || explain::explain(&printed, folder.as_deref(), &read_log);
     let failed = match &finished.outcome {
         // What the tool left in the background holds our pipe, not its own: its exit counts.
         Outcome::Exited(0) | Outcome::OutputHeld { code: 0, .. } => {

@@ -155,6 +155,14 @@ impl Tool {
         self.options.contains(&option)
     }
 
+    /// Where 2.x keeps the deployments of a group.
+    pub(super) fn folder(&self, group: &str) -> Option<PathBuf> {
+        match &self.kind {
+            Kind::Two { root, .. } => Some(root.join(group)),
+            Kind::Builtin | Kind::One => None,
+        }
+    }
+
     /// 2.x ends with 2 for what it refuses before the first event.
     pub(super) fn started_nothing(&self, outcome: &Outcome) -> bool {
         self.is_two() && *outcome == Outcome::Exited(2)

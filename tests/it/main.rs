@@ -5,3 +5,24 @@ mod support;
 
 mod bed;
 mod bundle;
+mod commands;
+mod compat;
+mod crash;
+mod estate;
+mod flow;
+mod hook;
+mod secrets;
+mod servers;
+mod tools;
+
+/// A module that nobody named here would not be run, and nobody would notice.
+#[test]
+fn every_file_is_a_module() {
+    let main = include_str!("main.rs");
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    for entry in std::fs::read_dir(here).expect("this directory") {
+        let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+        let module = name.strip_suffix(".rs").expect("only modules are here");
+        assert!(module == "main" || main.contains(&format!("\nmod {module};")), "{name}");
+    }
+}

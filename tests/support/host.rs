@@ -232,6 +232,43 @@ impl TestHost {
         log.lines().map(str::to_owned).collect()
     }
 
+    /// The deployments since this was last asked, as app and commit, in order: those that
+    /// came as far as `ApplicationStart`, or that the stand-in was called for.
+    pub fn deployments(&self) -> Vec<(String, String)> {
+        if let Some(agent) = &self.agent {
+            let deployed = agent.deployed();
+            agent.forget();
+            return deployed;
+        }
+        let started = |line: &String| {
+            let mut words = line.split(' ');
+            let (app, _, event, commit) =
+                (words.next()?, words.next()?, words.next()?, words.next()?);
+            (event == "ApplicationStart").then(|| (app.to_owned(), commit.to_owned()))
+        };
+        self.reports().iter().filter_map(started).collect()
+    }
+
+    /// From now on `app` cannot be deployed: its start script says `text` and fails.
+    pub fn breaks(&self, app: &str, text: &str) {
+        if let Some(agent) = &self.agent {
+            agent.script(app, &format!("fail scripts/hook.sh '{text}'"));
+        } else {
+            let shell = format!(
+                "case $LIFECYCLE_EVENT in ApplicationStart) echo '{text}' >&2; exit 7 ;; esac"
+            );
+            self.hook(app, &shell);
+        }
+    }
+
+    /// From now on `app` can be deployed.
+    pub fn works(&self, app: &str) {
+        match &self.agent {
+            Some(agent) => agent.works(app),
+            None => self.hook_works(app),
+        }
+    }
+
     /// The version of an application that is installed; empty for none.
     pub fn installed(&self, app: &str) -> String {
         self.read(&format!("srv/{app}/version")).trim().to_owned()
@@ -264,11 +301,13 @@ impl TestHost {
 
     /// Runs the program with these arguments and the options that keep it inside the
     /// host's directory.
+    #[must_use = "say what its exit code has to be"]
     pub fn run(&self, args: &[&str]) -> Ran {
         self.start(args).wait()
     }
 
     /// `deploy`.
+    #[must_use = "say what its exit code has to be"]
     pub fn deploy(&self) -> Ran {
         self.run(&["deploy"])
     }
@@ -279,6 +318,7 @@ impl TestHost {
     }
 
     /// Runs the program with these arguments and nothing else.
+    #[must_use = "say what its exit code has to be"]
     pub fn run_bare(&self, args: &[&str]) -> Ran {
         let mut command = self.bare();
         command.args(args);
@@ -456,6 +496,7 @@ impl Running<'_> {
     }
 
     /// Waits for its end. The outputs have to end with it, but for a kill -9.
+    #[must_use = "say what its exit code has to be"]
     pub fn wait(mut self) -> Ran {
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("its state") {
@@ -503,7 +544,6 @@ impl Running<'_> {
 }
 
 /// A run that has ended.
-#[must_use = "say what its exit code has to be"]
 pub struct Ran {
     /// How it ended.
     pub status: ExitStatus,

@@ -1,0 +1,108 @@
+//! The commands that only look, and what they print.
+
+use crate::estate::Estate;
+use crate::support::host::TestHost;
+
+#[test]
+fn plan_says_what_deploy_will_do_and_changes_nothing() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let plan = estate.host.run(&["plan", "--json"]).ok().json();
+    assert_eq!(plan["version"], 1);
+    assert_eq!(plan["changes"], 3);
+    assert_eq!(plan["apps"][1]["action"]["deploy"], "new");
+    assert_eq!(plan["apps"][1]["to"], one[1].as_str());
+    assert!(!estate.host.path("cache").exists() && !estate.host.path("state").exists());
+    estate.host.run(&["plan", "--exit-code"]).code(10).stdout_has("3 apps to deploy");
+    estate.host.run(&["deploy", "--dry-run"]).ok().stdout_has("(new)");
+    assert_eq!(estate.https.connections(), 0);
+
+    estate.host.deploy().ok();
+    estate.host.run(&["plan", "--exit-code"]).ok().stdout_has("nothing to deploy");
+    let two = [one[0].clone(), estate.release("api", "v2"), one[2].clone()];
+    estate.want(&two);
+    let plan = estate.host.run(&["plan", "--json"]).ok().json();
+    assert_eq!(plan["changes"], 1);
+    assert_eq!(plan["apps"][1]["action"]["deploy"], "changed");
+    assert_eq!(plan["apps"][1]["from"], one[1].as_str());
+    assert_eq!(plan["apps"][0]["action"], "keep");
+    estate.assert_deployed(&one);
+}
+
+#[test]
+fn status_says_what_runs_and_whether_it_is_wanted() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    estate.host.run(&["status", "--exit-code"]).code(10).stdout_has("missing");
+    estate.host.deploy().ok();
+    let status = estate.host.run(&["status", "--exit-code", "--json"]).ok().json();
+    assert_eq!(status["version"], 1);
+    for (at, commit) in one.iter().enumerate() {
+        let app = &status["apps"][at];
+        assert_eq!((&app["state"], &app["deployed"]), (&"current".into(), &commit.as_str().into()));
+        assert!(app["since"].as_i64().expect("a time") > 1_600_000_000);
+        assert!(app["tool"].as_str().expect("a tool").contains("built-in"));
+    }
+    let two = [one[0].clone(), estate.release("api", "v2"), one[2].clone()];
+    estate.host.breaks("api", "boom");
+    estate.deploy(&two).code(4);
+    let status = estate.host.run(&["status", "api", "--json"]).ok().json();
+    let api = &status["apps"][0];
+    assert_eq!(status["apps"].as_array().map(Vec::len), Some(1));
+    assert_eq!(api["state"], "unfinished");
+    assert_eq!(
+        (&api["deployed"], &api["attempted"]),
+        (&one[1].as_str().into(), &two[1].as_str().into())
+    );
+    assert!(api["failure"].as_str().expect("why").contains("hook.sh"), "{api}");
+    estate.host.run(&["status", "nobody"]).code(2).says("nobody");
+}
+
+#[test]
+fn a_deploy_reports_in_json() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.host.breaks("api", "boom");
+    estate.want(&one);
+    let ran = estate.host.run(&["deploy", "--json"]).code(4);
+    let report = ran.json();
+    assert_eq!((&report["version"], &report["command"]), (&1.into(), &"deploy".into()));
+    assert_eq!(report["exit_code"], 4);
+    let ends: Vec<_> = (0..3).map(|at| report["apps"][at]["result"].clone()).collect();
+    assert_eq!(ends, ["deployed", "failed", "not_run"]);
+    let failure = &report["apps"][1]["failure"];
+    assert!(failure["output"].to_string().contains("boom"), "{failure}");
+}
+
+#[test]
+fn check_finds_everything_wrong_and_says_where() {
+    let host = TestHost::new();
+    host.manifest(
+        "version: 2\napps:\n  - {name: a/b, source: \"https://x.example/y\", release: \"123\"}\n  - {name: ok, source: \"git://x/y\", froce: true}\n",
+    );
+    let ran = host.run(&["check"]).code(2);
+    for place in ["multideployer.yaml:3:12", "multideployer.yaml:3:", "multideployer.yaml:4:"] {
+        assert!(ran.stdout.contains(place), "{place}: {ran:?}");
+    }
+    let ran = ran.says("did you mean `force`?").says("release");
+    drop(ran);
+    let json = host.run(&["check", "--json"]).code(2).json();
+    assert!(json["files"][0]["diagnostics"].as_array().expect("a list").len() >= 4, "{json}");
+    host.run(&["deploy"]).code(2).says("froce");
+    assert!(!host.path("cache/mirrors").exists());
+    host.run(&["check", "/nowhere.yaml"]).code(2).says("/nowhere.yaml");
+}
+
+#[test]
+fn usage_errors_have_their_own_exit_code() {
+    let host = TestHost::new();
+    for args in
+        [&["--nonsense"][..], &["deploy", "extra"], &["-f", "status"], &["plan", "--jobs", "0"]]
+    {
+        host.run_bare(args).code(2);
+    }
+    host.run_bare(&["--help"]).ok().stdout_has("Exit codes:");
+    host.run_bare(&["--version"]).ok().stdout_has(env!("CARGO_PKG_VERSION"));
+}

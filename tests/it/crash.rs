@@ -1,0 +1,114 @@
+//! Killed at any step, the older manifest restores every app.
+
+use std::time::Duration;
+
+use crate::estate::Estate;
+use crate::support::agents::Version;
+use crate::support::host::TestHost;
+
+/// Deploys `one`, then `two` with a hook that kills the run, then `one` again.
+fn killed_then_older(estate: &Estate, kill: &str) {
+    let one = estate.release_all("v1");
+    estate.deploy(&one).ok();
+    let two = estate.release_all("v2");
+    estate.host.hook("api", kill);
+    estate.want(&two);
+    let running = estate.host.start(&["deploy"]);
+    estate.host.write("hooks/run.pid", &running.pid().to_string());
+    running.wait().killed();
+    assert_eq!(estate.host.recorded("api", "attempted").as_ref(), Some(&two[1]), "{kill}");
+    assert_eq!(estate.host.recorded("gateway", "deployed").as_ref(), Some(&two[0]), "{kill}");
+    assert!(!estate.host.read("state/last_state.yaml").contains(&two[1]), "{kill}");
+    estate.host.hook_works("api");
+    estate.deploy(&one).ok();
+    estate.assert_deployed(&one);
+    estate.assert_installed(["v1"; 3]);
+    assert!(!estate.host.path("srv/api/only-in-v2").exists(), "{kill}");
+}
+
+#[test]
+fn killed_in_a_hook_the_older_manifest_restores_every_app() {
+    for event in
+        ["ApplicationStop", "BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"]
+    {
+        let estate = Estate::new(TestHost::new());
+        let wait = "while [ ! -s $hooks/run.pid ]; do sleep 0.05; done";
+        let kill =
+            format!("case $LIFECYCLE_EVENT in {event}) {wait}; kill -9 $(run); sleep 0.3 ;; esac");
+        killed_then_older(&estate, &kill);
+    }
+}
+
+#[test]
+fn killed_after_the_tool_succeeded_and_before_it_is_recorded() {
+    let estate = Estate::new(TestHost::with_agent(Version::One));
+    let one = estate.release_all("v1");
+    estate.deploy(&one).ok();
+    let two = estate.release_all("v2");
+    estate.host.agent().script("api", "kill_parent");
+    estate.deploy(&two).killed();
+    estate.host.agent().works("api");
+    estate.host.deployments();
+    estate.deploy(&one).ok();
+    estate.assert_ran(&[("gateway", &one[0]), ("api", &one[1])]);
+    estate.assert_deployed(&one);
+}
+
+#[test]
+fn killed_at_any_time_the_same_manifest_converges() {
+    let estate = Estate::new(TestHost::new());
+    let mut last = estate.release_all("v0");
+    estate.deploy(&last).ok();
+    for round in 0..8_u64 {
+        last = estate.release_all(&format!("v{}", round + 1));
+        estate.want(&last);
+        let running = estate.host.start(&["deploy"]);
+        std::thread::sleep(Duration::from_millis(15 + 45 * round));
+        running.signal(nix::sys::signal::Signal::SIGKILL);
+        drop(running.wait());
+        // A hook that was running may still be: it is not ours to wait for, but to survive.
+        std::thread::sleep(Duration::from_millis(300));
+        estate.deploy(&last).ok();
+        estate.assert_deployed(&last);
+        let version = format!("v{}", round + 1);
+        estate.assert_installed([version.as_str(); 3]);
+        let left: Vec<_> = walkdir::WalkDir::new(estate.host.path("cache"))
+            .into_iter()
+            .filter_map(Result::ok)
+            .filter(|entry| {
+                let name = entry.file_name().to_string_lossy();
+                (name.ends_with(".lock") && entry.depth() > 3) || name.starts_with("pack_git2_")
+            })
+            .map(|entry| entry.path().to_owned())
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+        let worktrees = walkdir::WalkDir::new(estate.host.path("cache/worktrees"))
+            .into_iter()
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_type().is_file())
+            .count();
+        assert_eq!(worktrees, 0);
+    }
+}
+
+#[test]
+fn two_runs_at_once_wait_for_each_other() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    estate.host.hook("gateway", "sleep 0.7; touch $hooks/reached");
+    let first = estate.host.start(&["deploy"]);
+    let pid = first.pid().to_string();
+    while !estate.host.path("hooks/reached").exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // One that does not want to wait says who holds the lock, and changes nothing.
+    let ran = estate.host.run(&["deploy", "--lock-wait", "0s"]).code(9);
+    let _ = ran.says(&format!("pid {pid}")).says("since");
+    // One that waits finds everything done.
+    let second = estate.host.run(&["deploy"]).ok();
+    let _ = second.says("waiting for another run");
+    first.wait().ok();
+    assert_eq!(estate.host.deployments().len(), 3);
+    estate.assert_deployed(&one);
+}
