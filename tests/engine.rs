@@ -552,3 +552,44 @@ fn a_bundle_is_not_copied_into_itself() {
     fails(&output);
     assert!(stdout(&output).contains("ERROR: cannot copy directory "), "{}", stdout(&output));
 }
+
+#[test]
+fn d13_contexts_are_set_by_semanage_and_taken_back() {
+    let host = Host::new();
+    let spec = "version: 0.0\nos: linux\nfiles:\n- source: app\n  destination: @/dest\n\
+        permissions:\n- object: @/dest\n  type: [file]\n  \
+        context: {name: system_u, type: httpd_sys_content_t, range: s0}\n";
+    let with = host.bundle("with", &[("appspec.yml", spec), ("app/a.conf", "1"), ("app/c++", "2")]);
+    let none = host.bundle("none", &[("appspec.yml", "version: 0.0\nos: linux\n")]);
+
+    let mut bare = host.command(&with, &[]);
+    let refused = bare.env("PATH", host.path("bin")).output().unwrap();
+    fails(&refused);
+    assert!(stderr(&refused).contains("`semanage` is needed"), "{}", stderr(&refused));
+    assert!(!host.path("dest").exists());
+
+    // Stand-ins that write down what they are told.
+    let tool = "#!/bin/sh\necho \"${0##*/} $*\" >> @/log.txt\n";
+    host.bundle("bin", &[("semanage.sh", tool), ("restorecon.sh", tool)]);
+    for name in ["semanage", "restorecon"] {
+        fs::rename(host.path(&format!("bin/{name}.sh")), host.path(&format!("bin/{name}")))
+            .unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", host.path("bin").display());
+    succeeds(&host.command(&with, &[]).env("PATH", &path).output().unwrap());
+    let dest = host.path("dest");
+    let (dest, add) =
+        (dest.display(), "semanage fcontext -a -s system_u -t httpd_sys_content_t -r s0");
+    let expected = format!(
+        "{add} {dest}/a.conf\nrestorecon -v {dest}/a.conf\n\
+         {add} {dest}/c\\+\\+\nrestorecon -v {dest}/c++\n"
+    );
+    assert_eq!(host.log(), expected);
+
+    fs::remove_file(host.path("log.txt")).unwrap();
+    succeeds(&host.command(&none, &[]).env("PATH", &path).output().unwrap());
+    let expected =
+        format!("semanage fcontext -d {dest}/a.conf\nsemanage fcontext -d {dest}/c\\+\\+\n");
+    assert_eq!(host.log(), expected);
+    assert!(!host.path("dest").exists());
+}

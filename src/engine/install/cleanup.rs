@@ -15,8 +15,30 @@ use super::execute::run;
 /// What begins a line that is about an SELinux rule. The rest is its path.
 pub(super) const CONTEXT: &[u8] = b"semanage\0";
 
-/// Real paths that will not be there any more.
-pub(super) type Gone = HashSet<PathBuf>;
+/// What will not be there any more.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    /// Real paths.
+    places: HashSet<PathBuf>,
+    /// Links, as they are listed.
+    links: HashSet<PathBuf>,
+}
+
+impl Gone {
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether something with this real path will be gone.
+    pub(super) fn contains(&self, place: &Path) -> bool {
+        self.places.contains(place)
+    }
+
+    /// Whether a path is behind a link that will be gone.
+    pub(super) fn cuts_off(&self, path: &Path) -> bool {
+        !self.links.is_empty() && path.ancestors().skip(1).any(|above| self.links.contains(above))
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
@@ -94,7 +116,9 @@ fn foresee_lines(text: &[u8]) -> Removal {
             continue;
         }
         let Some(place) = real.place(path) else { continue };
-        if now.is_dir() {
+        if now.is_symlink() {
+            removal.gone.links.insert(path.to_owned());
+        } else if now.is_dir() {
             real.known.insert(path.to_owned(), place.clone());
         }
         present.push((path, now.is_dir(), place));
@@ -116,7 +140,7 @@ fn foresee_lines(text: &[u8]) -> Removal {
             if let Some(parent) = place.parent().filter(|_| !removal.gone.contains(&place)) {
                 *going.entry(parent.to_owned()).or_default() += 1;
             }
-            removal.gone.insert(place);
+            removal.gone.places.insert(place);
         }
     }
     removal
@@ -243,7 +267,7 @@ mod tests {
         fs::write(&list, &text).unwrap();
 
         let removal = foresee(&list).unwrap();
-        let mut gone: Vec<_> = removal.gone().iter().cloned().collect();
+        let mut gone: Vec<_> = removal.gone().places.iter().cloned().collect();
         gone.sort();
         let expected =
             ["kept/f", "link", "made", "made/deep", "made/deep/f", "made/f", "real/f"].map(at);

@@ -135,7 +135,7 @@ impl Look for Host<'_> {
 
     fn there(&self, path: &Path) -> There {
         let Ok(found) = std::fs::symlink_metadata(path) else { return There::Nothing };
-        if self.will_be_gone(path) {
+        if self.gone.cuts_off(path) || self.will_be_gone(path) {
             return There::Nothing;
         }
         let file_type = if found.is_symlink() {

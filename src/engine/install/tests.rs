@@ -281,6 +281,22 @@ fn a_user_link_in_a_directorys_place_is_left_alone() {
 }
 
 #[test]
+fn what_is_behind_a_link_that_goes_is_not_there() {
+    let host = Host::new();
+    host.file("dest/releases/x/mine", "");
+    host.file("archive/f", "");
+    symlink("releases", host.at("archive/current")).unwrap();
+    // A link to a directory would be copied as one; this one dangles in the bundle.
+    host.install("", ALL).unwrap();
+    assert!(host.at("dest/current/x").is_dir());
+    host.install("", "files:\n- source: f\n  destination: '@DEST@/current/x'\n").unwrap();
+    assert_eq!(host.list(), ["current", "current/x", "current/x/f"]);
+    let expected =
+        ["current", "current/x", "current/x/f", "releases", "releases/x", "releases/x/mine"];
+    assert_eq!(host.tree(), expected);
+}
+
+#[test]
 fn what_a_killed_install_announced_is_removed() {
     let host = Host::new();
     host.file("archive/d/f", "");
