@@ -15,7 +15,7 @@ mod scripts;
 mod tests;
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -76,6 +76,8 @@ pub fn check(app: &App, worktree: &Worktree, tool: Tool) -> Result<Bundle, Failu
     Ok(Bundle { root, appspec_option, warnings })
 }
 
+/// Bytes of an appspec that are read: more than the reader of YAML takes.
+const MOST_APPSPEC: u64 = 8 << 20;
 /// Problems that are listed one by one.
 const MOST_LISTED: usize = 20;
 
@@ -354,8 +356,10 @@ impl Check<'_> {
     }
 
     fn appspec(&mut self, name: &Path) -> Result<(), Failure> {
-        let text =
-            fs::read(self.root.join(name)).map_err(|e| Failure::from_error(ExitCode::Unfit, &e))?;
+        let mut text = Vec::new();
+        fs::File::open(self.root.join(name))
+            .and_then(|file| file.take(MOST_APPSPEC).read_to_end(&mut text))
+            .map_err(|e| Failure::from_error(ExitCode::Unfit, &e))?;
         let file = self.app.path.join(name);
         let parsed = appspec::parse(&file, &text);
         parsed.findings.iter().for_each(|finding| self.report(finding));
