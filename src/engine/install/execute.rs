@@ -43,8 +43,9 @@ pub(super) fn execute(plan: &Plan, list: &Path) -> Result<(), Error> {
                 recorded += record.announce(&plan.steps[index..], &part)?;
             }
             let done = make(plan, step, &part, &mut places, &mut buffer);
-            // What was overwritten may be half of each; what failed otherwise is not ours.
-            if done.is_ok() || matches!(step, Step::Copy { how: How::InPlace, .. }) {
+            // As in codedeploy-local's list: a copy counts from its beginning, a directory
+            // from its end.
+            if done.is_ok() || matches!(step, Step::Copy { .. }) {
                 made = index + 1;
             }
             done?;

@@ -1,9 +1,9 @@
 //! The Install event: what the revision before this one installed is removed, the files of
 //! this one are copied, and the permissions are set.
 //!
-//! Everything that can be foreseen is decided before anything is touched ([`plan`]); only
-//! then the old files go ([`cleanup`]), the instructions are written down ([`json`]) and
-//! carried out ([`execute`]).
+//! Everything that can be foreseen is decided before anything is touched (`plan`); only
+//! then the old files go (`cleanup`), the instructions are written down (`json`) and
+//! carried out (`execute`).
 
 mod cleanup;
 mod conflict;

@@ -327,6 +327,30 @@ fn a_failure_on_the_way_leaves_a_list_of_what_was_made() {
 }
 
 #[test]
+fn a_program_that_runs_is_not_overwritten() {
+    let host = Host::new();
+    host.file("archive/a", "");
+    host.file("archive/sleep", "new");
+    host.file("archive/z", "");
+    fs::create_dir(host.at("dest")).unwrap();
+    fs::copy("/bin/sleep", host.at("dest/sleep")).unwrap();
+    // A child that another test starts may hold our copy open for a moment.
+    let start = || std::process::Command::new(host.at("dest/sleep")).arg("60").spawn();
+    let mut running = (0..50)
+        .find_map(|_| {
+            start().inspect_err(|_| std::thread::sleep(std::time::Duration::from_millis(20))).ok()
+        })
+        .unwrap();
+    let error = host.install("OVERWRITE", ALL).unwrap_err();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let text = format!("Text file busy @ rb_sysopen - {}", host.at("dest/sleep").display());
+    assert_eq!(error.stdout_error(), Some(text));
+    assert_eq!(host.list(), ["a", "sleep"]);
+    assert_eq!(host.tree(), ["a", "sleep"]);
+}
+
+#[test]
 fn rights_are_set_on_what_was_installed_only() {
     let host = Host::new();
     for file in ["app/a.sh", "app/b.txt", "app/sub/c.sh"] {
