@@ -545,6 +545,26 @@ fn the_command_line_is_the_agents() {
 }
 
 #[test]
+fn a_bundle_that_may_be_moved_is_not_copied() {
+    use std::os::unix::fs::MetadataExt;
+    let host = Host::new();
+    let bundle = good(&host, "one");
+    fs::set_permissions(&bundle, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let inode = fs::metadata(bundle.join("app/old")).unwrap().ino();
+    succeeds(&host.deploy(&bundle, &["--move-bundle"]));
+    assert!(!bundle.exists());
+    let archive = host.deployments().pop().unwrap().join("deployment-archive");
+    assert_eq!(fs::metadata(archive.join("app/old")).unwrap().ino(), inode);
+    assert_eq!(fs::metadata(&archive).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_ne!(fs::metadata(host.path("dest/old")).unwrap().ino(), inode, "installed as a copy");
+    // A link is followed, and what it points to is not ours to take.
+    let bundle = good(&host, "two");
+    fs_err::os::unix::fs::symlink(&bundle, host.path("link")).unwrap();
+    succeeds(&host.deploy(&host.path("link"), &["--move-bundle"]));
+    assert!(bundle.join("appspec.yml").is_file());
+}
+
+#[test]
 fn a_bundle_is_not_copied_into_itself() {
     let host = Host::new();
     let bundle = host.bundle("", &[("appspec.yml", "version: 0.0\nos: linux\n")]);

@@ -140,6 +140,10 @@ pub fn arguments(tool: &Tool, job: &Job<'_>) -> Vec<OsString> {
         // Only used where there is no agent, whose directories it would share otherwise.
         option("--default-root", job.state.join("deployment-root").into());
     }
+    if tool.is_builtin() {
+        // It is ours and is removed afterwards: no need to copy it.
+        args.push("--move-bundle".into());
+    }
     args
 }
 
@@ -315,7 +319,7 @@ mod tests {
             format!(
                 "codedeploy-local {common} --application-name api --deployment-group-name prod \
                  --appspec-filename appspec.yaml --file-exists-behavior OVERWRITE {events} \
-                 --default-root /state/deployment-root"
+                 --default-root /state/deployment-root --move-bundle"
             )
         );
     }

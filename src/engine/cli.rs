@@ -57,12 +57,14 @@ pub(super) struct Options {
     pub(super) appspec: Option<String>,
     /// Not the agent's: where everything goes if there is no configuration of the agent.
     pub(super) default_root: Option<PathBuf>,
+    /// Not the agent's: the bundle is the caller's own and may be moved instead of copied.
+    pub(super) move_bundle: bool,
 }
 
 /// Long name, short name, whether a value follows, whether its beginning is enough.
 struct Known(&'static str, u8, bool, bool);
 
-const KNOWN: [Known; 12] = [
+const KNOWN: [Known; 13] = [
     Known("bundle-location", b'l', true, true),
     Known("type", b't', true, true),
     Known("file-exists-behavior", b'b', true, true),
@@ -75,6 +77,7 @@ const KNOWN: [Known; 12] = [
     Known("help", b'h', false, true),
     Known("version", b'v', false, true),
     Known("default-root", 0, true, false),
+    Known("move-bundle", 0, false, false),
 ];
 
 /// Reads the arguments that follow the program's name.
@@ -147,6 +150,7 @@ fn collect(given: Vec<(&'static str, OsString)>) -> Result<Request, String> {
             "bundle-location" => options.location.replace(value.into()).is_some(),
             "agent-configuration-file" => options.configuration.replace(value.into()).is_some(),
             "default-root" => options.default_root.replace(value.into()).is_some(),
+            "move-bundle" => std::mem::replace(&mut options.move_bundle, true),
             _ => {
                 let text = text(name, &value)?;
                 let slot = match name {

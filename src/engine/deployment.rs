@@ -26,6 +26,7 @@ pub(super) struct Deployment<'a> {
     config: &'a Config,
     cwd: &'a Path,
     interrupt: &'a Interrupt,
+    move_bundle: bool,
     appspec: Option<&'a str>,
     file_exists: String,
     group: &'a str,
@@ -60,6 +61,7 @@ impl<'a> Deployment<'a> {
             config,
             cwd,
             interrupt,
+            move_bundle: options.move_bundle,
             appspec: options.appspec.as_deref(),
             file_exists: behavior.unwrap_or("DISALLOW").to_uppercase(),
             group,
@@ -249,7 +251,12 @@ impl<'a> Deployment<'a> {
             } else {
                 self.archive.clone()
             };
-            download::copy_directory(&self.bundle.path, &target).map_err(cannot)?;
+            let moved = self.move_bundle
+                && target == self.archive
+                && download::move_directory(&self.bundle.path, &target);
+            if !moved {
+                download::copy_directory(&self.bundle.path, &target).map_err(cannot)?;
+            }
         }
         let instructions = self.state.instructions();
         fs::create_dir_all(&instructions)

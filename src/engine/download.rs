@@ -34,6 +34,26 @@ pub(super) fn copy_directory(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Moves a directory to where its copy would be, if the file system can. Only for a caller who
+/// does not need it any more: then nothing else knows the files, as with a copy.
+pub(super) fn move_directory(from: &Path, to: &Path) -> bool {
+    let is_real = fs::symlink_metadata(from).is_ok_and(|about| about.is_dir());
+    if !is_real || fs::rename(from, to).is_err() {
+        return false;
+    }
+    // As a new one would have it; a directory of temporary things is often private.
+    let mode = 0o777 & !umask();
+    let _ = fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(mode));
+    true
+}
+
+/// The umask, without changing it.
+fn umask() -> u32 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o022)
+}
+
 /// The kernel copies, or shares the blocks where the file system can.
 fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     // Not fs-err's files: only std's own are copied by the kernel.
