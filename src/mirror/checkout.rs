@@ -1,5 +1,5 @@
 //! From a commit to files: what `git archive <commit> | tar x` would give, planned here and
-//! written by [`super::writer`].
+//! written by `writer`.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
