@@ -16,13 +16,16 @@ use super::protocol::{
 use super::repository::{self, FETCHED, oid, revision};
 use super::ssh::Ssh;
 use super::watch::Watch;
-use super::{Fetched, Progress, Remote, asked_with, local};
+use super::{Fetched, Progress, Remote, asked_with, local, plain};
 use crate::domain::{RefName, RepoUrl, Revision};
 
 /// Tries, the first included.
 const TRIES: u32 = 3;
 /// More commits than this are not named to the server as known.
 const HAVES: usize = 64;
+/// Remembers a server that only libgit2's own transports understand.
+const TRANSPORT: &str = "multideployer.transport";
+const PLAIN: &str = "plain";
 /// Remembers a server that does not speak version 2.
 const PROTOCOL: &str = "multideployer.protocol";
 
@@ -117,11 +120,33 @@ impl Fetch<'_> {
     }
 
     fn once(&self, wanted: Revision) -> Result<(), Failure> {
-        match &self.remote.url {
-            RepoUrl::File(path) => self.take_from_disk(&local::open(path)?, wanted),
+        let result = match &self.remote.url {
+            RepoUrl::File(path) => return self.take_from_disk(&local::open(path)?, wanted),
+            _ if self.remote.plain || self.is_plain() => return self.plainly(wanted),
             RepoUrl::Https { .. } => self.over_https(&self.request(wanted)?, wanted),
             RepoUrl::Ssh { .. } => self.over_ssh(&self.request(wanted)?, wanted),
+        };
+        let Err(strange @ Failure::NotGit { .. }) = result else { return result };
+        // Perhaps libgit2 understands it. If not, what was understood first says more.
+        if self.plainly(wanted).is_err() {
+            return self.watch.check().and(Err(strange));
         }
+        (self.progress)(Progress::Warning(format!("{strange}; fetched in git's older way")));
+        // Only saves a try the next time.
+        let _ = self.repository.config().and_then(|mut c| c.set_str(TRANSPORT, PLAIN));
+        Ok(())
+    }
+
+    /// With libgit2's own transports.
+    fn plainly(&self, wanted: Revision) -> Result<(), Failure> {
+        let bytes = plain::fetch(self.repository, wanted, self.remote, self.watch, self.progress)?;
+        self.bytes.set(self.bytes.get() + bytes);
+        self.must_have(wanted)
+    }
+
+    fn is_plain(&self) -> bool {
+        let kind = self.repository.config().and_then(|config| config.get_string(TRANSPORT));
+        kind.is_ok_and(|kind| kind == PLAIN)
     }
 
     /// What is asked for, and what is here already.
@@ -340,8 +365,17 @@ impl Fetch<'_> {
     /// Checks that a fetched object is, or leads to, a commit with all its files, and only
     /// then writes the ref that says so.
     fn keep(&self, wanted: Revision) -> Result<Revision, Failure> {
-        let commit = self.checked(wanted)?;
         let name = format!("{FETCHED}/{wanted}");
+        let commit = match self.checked(wanted) {
+            Ok(commit) => commit,
+            Err(failure) => {
+                // libgit2's own transports write it at once.
+                if let Ok(mut early) = self.repository.find_reference(&name) {
+                    early.delete().map_err(|error| self.git("recording the fetch", error))?;
+                }
+                return Err(failure);
+            }
+        };
         self.repository
             .reference(&name, oid(commit), true, "fetch")
             .map_err(|error| self.git("recording the fetch", error))?;

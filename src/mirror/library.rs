@@ -5,6 +5,8 @@ use std::sync::Once;
 
 use git2::ConfigLevel;
 
+const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
+
 /// Sets libgit2's process-wide options, once, before anything else is asked of it. Whoever
 /// uses `git2` outside of this module calls it first.
 #[expect(
@@ -14,12 +16,23 @@ use git2::ConfigLevel;
 pub fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // Before `git2` gets to it: it would point OpenSSL at the system's authorities by
+        // variables, which children would inherit, and have all of them loaded, which takes
+        // longer than a run with nothing to do.
+        libgit2_sys::init();
+        let before = CERTIFICATE_VARIABLES.map(|name| (name, std::env::var_os(name)));
         // Nobody's ~/.gitconfig and no /etc/gitconfig may change what is deployed.
         let levels =
             [ConfigLevel::ProgramData, ConfigLevel::System, ConfigLevel::XDG, ConfigLevel::Global];
         for level in levels {
             // SAFETY: no other thread uses libgit2 yet; `call_once` makes the others wait.
             let _ = unsafe { git2::opts::set_search_path(level, "") };
+        }
+        for (name, value) in before {
+            if value.is_none() {
+                // SAFETY: `git2` itself set it a few lines above, on this thread.
+                unsafe { std::env::remove_var(name) };
+            }
         }
         // Packs, refs and their directories are synced before they count: libgit2 does not
         // do so by itself.

@@ -15,6 +15,7 @@ mod library;
 mod local;
 mod names;
 mod pkt;
+mod plain;
 mod protocol;
 mod repository;
 mod ssh;
@@ -51,6 +52,9 @@ pub struct Remote {
     pub limits: Limits,
     /// Ends the fetch with [`Failure::Interrupted`].
     pub interrupt: Interrupt,
+    /// Fetch with libgit2's own transports from the start; else they are the fallback for
+    /// servers whose answers are not understood.
+    pub plain: bool,
 }
 
 /// How long the steps of a fetch may take.
@@ -254,5 +258,6 @@ impl Mirror {
 /// # Errors
 /// [`Failure::Git`] when there is none or it is damaged.
 pub fn open_read_only(path: &Path) -> Result<Repository, Failure> {
+    prepare();
     Repository::open(path).map_err(|source| Failure::Git { doing: "opening the mirror", source })
 }

@@ -6,6 +6,7 @@ mod support;
 mod checkout;
 mod disk;
 mod https;
+mod plain;
 mod ssh;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ fn remote(url: RepoUrl) -> Remote {
             pause: Duration::from_millis(10),
         },
         interrupt: Interrupt::new(),
+        plain: false,
     }
 }
 
