@@ -292,6 +292,7 @@ fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
         },
         limits: Limits::default(),
         interrupt: run.interrupt.clone(),
+        proxy: mirror::proxy::from_environment(&app.source, world.variable),
         plain: (run.variable)("MULTIDEPLOYER_TRANSPORT").is_some_and(|kind| kind == "plain"),
     })
 }

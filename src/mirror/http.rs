@@ -17,7 +17,7 @@ use super::pkt::PktReader;
 use super::protocol::{self, Advertisement, Greeting, Trouble};
 use super::tls::{self, CertificateProblem, TlsConnector};
 use super::watch::Watch;
-use super::{Progress, Remote, asked_with};
+use super::{Progress, Remote, asked_with, proxy};
 use crate::domain::RepoUrl;
 
 /// As many as a browser follows.
@@ -47,12 +47,20 @@ impl<'a> Http<'a> {
         let RepoUrl::Https { authority, .. } = &remote.url else {
             return Err(Failure::NotGit { url: remote.url.clone(), answer: "no HTTPS URL".into() });
         };
+        let proxy = remote.proxy.as_ref().map(|proxy| {
+            ureq::Proxy::new(proxy.expose()).map_err(|_| Failure::Proxy {
+                proxy: proxy::shown(proxy),
+                host: authority.clone(),
+                reason: "its URL cannot be read".into(),
+            })
+        });
+        let proxy = proxy.transpose()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .https_only(true)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(None)
+            .proxy(proxy)
             .user_agent(concat!("git/multideployer-", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .timeout_resolve(Some(watch.connect_limit()))
@@ -280,7 +288,7 @@ impl<'a> Http<'a> {
             ureq::Error::Timeout(_) => self.watch.timeout(Step::Read),
             ureq::Error::HostNotFound => Failure::NameLookup { host: host_of(&host) },
             ureq::Error::ConnectProxyFailed(reason) => {
-                let proxy = String::new();
+                let proxy = self.remote.proxy.as_ref().map(proxy::shown).unwrap_or_default();
                 Failure::Proxy { proxy, host, reason: harmless(reason.as_bytes()) }
             }
             ureq::Error::Io(error) => self.io(&error),

@@ -17,6 +17,7 @@ mod names;
 mod pkt;
 mod plain;
 mod protocol;
+pub mod proxy;
 mod repository;
 mod ssh;
 mod substitute;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use git2::Repository;
 
-use crate::domain::{RefName, RepoUrl, Revision};
+use crate::domain::{RefName, RepoUrl, Revision, Secret};
 use crate::process::Interrupt;
 
 pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees};
@@ -52,6 +53,8 @@ pub struct Remote {
     pub limits: Limits,
     /// Ends the fetch with [`Failure::Interrupted`].
     pub interrupt: Interrupt,
+    /// The web proxy to go through: a URL, which may hold a password.
+    pub proxy: Option<Secret>,
     /// Fetch with libgit2's own transports from the start; else they are the fallback for
     /// servers whose answers are not understood.
     pub plain: bool,

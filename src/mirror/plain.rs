@@ -69,6 +69,11 @@ pub(super) fn fetch(
             .update_fetchhead(false)
             .follow_redirects(RemoteRedirect::None)
             .remote_callbacks(talk.callbacks());
+        if let Some(proxy) = &remote.proxy {
+            let mut through = git2::ProxyOptions::new();
+            through.url(proxy.expose());
+            options.proxy_options(through);
+        }
         let what = format!("+{wanted}:{FETCHED}/{wanted}");
         connection.fetch(&[what], Some(&mut options), None)
     });

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use multideployer::domain::RepoUrl;
+use multideployer::domain::{RepoUrl, Secret};
 use multideployer::mirror::failure::Step;
 use multideployer::mirror::{Failure, Mirror, Progress, Remote, Trust};
 
 use crate::support::https::{Fault, GitHttps, hash_of};
-use crate::support::tls::Authority;
+use crate::support::proxy::ConnectProxy;
+use crate::support::tls::{Authority, NAME};
 use crate::support::upstream::Upstream;
 use crate::{assert_sound, fetch, mirror_in, noise, remote, rev, text, token};
 
@@ -324,4 +325,24 @@ fn names_are_looked_up() {
     assert!(matches!(failure, Failure::NameNotFound { .. }), "{failure}");
     bed.fetch(&first).expect("after that");
     assert_sound(&bed.path);
+}
+
+#[test]
+fn through_a_proxy_that_wants_a_password() {
+    let mut bed = Bed::new();
+    let commit = bed.upstream.commit(&[("a", "1")]);
+    let real = bed.server.authority();
+    let name = format!("{NAME}:443");
+    let proxy = ConnectProxy::start_with(&[(&name, &real)], Some("u:pr0xy"));
+    bed.remote.url = RepoUrl::Https { authority: NAME.into(), path: "acme/api.git".into() };
+    bed.remote.proxy = Some(Secret::new(proxy.url_with("u:pr0xy")));
+    bed.fetch(&commit).expect("through the proxy");
+    assert_eq!(proxy.tunnels().len(), 1);
+    assert_eq!(bed.requests(), [post(200)]);
+    bed.remote.proxy = Some(Secret::new(proxy.url_with("u:wr0ng")));
+    let failure = bed.failure(&"1".repeat(40));
+    assert!(matches!(failure, Failure::Proxy { .. }), "{failure}");
+    assert!(failure.to_string().contains("407"), "{failure}");
+    assert!(!text(&failure).contains("wr0ng"));
+    assert_eq!(proxy.tunnels().len(), 2);
 }

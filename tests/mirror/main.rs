@@ -36,6 +36,7 @@ fn remote(url: RepoUrl) -> Remote {
             pause: Duration::from_millis(10),
         },
         interrupt: Interrupt::new(),
+        proxy: None,
         plain: false,
     }
 }

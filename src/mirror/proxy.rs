@@ -1,0 +1,84 @@
+//! The web proxy between this host and a server, as `https_proxy` and `no_proxy` say.
+
+use crate::domain::{RepoUrl, Secret};
+
+/// The proxy for a repository, if there is one: a URL, which may hold a password.
+///
+/// `https_proxy` counts before `all_proxy`, and lower case before upper case, as with curl.
+/// `no_proxy` holds hosts with or without port, domains (`.example.com` or `example.com`,
+/// subdomains included), or `*`.
+pub fn from_environment(
+    url: &RepoUrl,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<Secret> {
+    let RepoUrl::Https { authority, .. } = url else { return None };
+    let first = |names: &[&str]| {
+        let mut texts = names.iter().filter_map(|name| variable(name));
+        texts.find(|text| !text.trim().is_empty())
+    };
+    let proxy = first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?;
+    let exceptions = first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
+    let host = without_port(authority);
+    let excepted = exceptions.split([',', ' ']).map(str::trim).any(|exception| {
+        let exception = exception.to_ascii_lowercase();
+        let domain = exception.trim_start_matches('.');
+        exception == "*"
+            || exception == *authority
+            || (!domain.is_empty()
+                && host
+                    .strip_suffix(domain)
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    });
+    (!excepted).then(|| Secret::new(proxy.trim().to_owned()))
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    }
+}
+
+/// Host and port of a proxy's URL, which may be shown.
+pub(super) fn shown(proxy: &Secret) -> String {
+    let rest = proxy.expose();
+    let rest = rest.split_once("://").map_or(rest, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(host: &str, variables: &[(&str, &str)]) -> Option<String> {
+        let url = RepoUrl::Https { authority: host.into(), path: "a/b".into() };
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        from_environment(&url, &variable).map(|proxy| proxy.expose().to_owned())
+    }
+
+    #[test]
+    fn variables_and_exceptions() {
+        let proxy = ("https_proxy", "http://u:p@proxy:3128");
+        let through = Some("http://u:p@proxy:3128".to_owned());
+        assert_eq!(chosen("git.example.com", &[]), None);
+        assert_eq!(chosen("git.example.com", &[proxy, ("ALL_PROXY", "x")]), through);
+        for (exceptions, direct) in [
+            ("*", true),
+            ("example.com", true),
+            (".example.com", true),
+            ("other, git.example.com", true),
+            ("git.example.com:8443", true),
+            ("ample.com", false),
+            ("git.example.com:443", false),
+            ("", false),
+        ] {
+            let found = chosen("git.example.com:8443", &[proxy, ("no_proxy", exceptions)]);
+            assert_eq!(found.is_none(), direct, "{exceptions}");
+        }
+        let proxy = Secret::new("http://u:p@proxy:3128/".into());
+        assert_eq!(shown(&proxy), "proxy:3128");
+    }
+}
