@@ -544,6 +544,110 @@ fn the_command_line_is_the_agents() {
     }
 }
 
+fn mode_and_owner(path: &Path) -> (u32, u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    let about = fs::metadata(path).unwrap();
+    (about.mode() & 0o7777, about.uid(), about.gid())
+}
+
+#[test]
+fn a_service_with_unit_cron_file_and_secret_config_is_deployed_and_updated() {
+    if !is_root("service") {
+        return;
+    }
+    let host = Host::new();
+    let spec = "version: 0.0
+os: linux
+files:
+- {source: /app, destination: @/srv/api}
+- {source: etc/api.service, destination: @/systemd}
+- {source: etc/api.cron, destination: @/cron.d}
+- {source: etc/secret.env, destination: @/etc/api}
+permissions:
+- {object: @/srv/api, owner: daemon, group: daemon, mode: 750, type: [directory]}
+- {object: @/srv/api, owner: daemon, group: daemon, mode: '0640', type: [file], except: ['*.sh']}
+- {object: @/srv/api, pattern: '*.sh', mode: 755, type: [file]}
+- {object: @/etc/api/secret.env, owner: daemon, mode: 600}
+hooks:
+  ApplicationStop: [{location: note.sh, timeout: 60}]
+  AfterInstall: [{location: note.sh, runas: root}]
+  ValidateService: [{location: note.sh, timeout: 60}]
+";
+    let files = |version: &'static str| {
+        [
+            ("appspec.yml", spec),
+            ("note.sh", NOTE),
+            ("app/server.js", version),
+            ("app/start.sh", "#!/bin/sh\n"),
+            ("app/node_modules/x/index.js", version),
+            ("app/.env.default", version),
+            ("etc/api.service", "[Unit]\n"),
+            ("etc/api.cron", "* * * * * root true\n"),
+            ("etc/secret.env", version),
+        ]
+    };
+    succeeds(&host.deploy(&host.bundle("one", &files("1")), &[]));
+    let srv = host.path("srv/api");
+    assert_eq!(mode_and_owner(&srv.join("server.js")), (0o640, 1, 1));
+    assert_eq!(mode_and_owner(&srv.join("node_modules/x")), (0o750, 1, 1));
+    assert_eq!(mode_and_owner(&srv.join("node_modules/x/index.js")), (0o640, 1, 1));
+    assert_eq!(mode_and_owner(&srv.join("start.sh")), (0o755, 0, 0));
+    assert_eq!(mode_and_owner(&host.path("etc/api/secret.env")), (0o600, 1, 0));
+    assert_eq!(mode_and_owner(&host.path("cron.d/api.cron")), (0o644, 0, 0));
+    // What the application writes itself survives the update; what is gone from the bundle goes.
+    fs::write(srv.join("data.db"), "mine").unwrap();
+    let two = host.bundle("two", &files("2"));
+    fs::remove_dir_all(two.join("app/node_modules")).unwrap();
+    succeeds(&host.deploy(&two, &[]));
+    assert_eq!(fs::read_to_string(srv.join("server.js")).unwrap(), "2");
+    assert_eq!(fs::read_to_string(srv.join("data.db")).unwrap(), "mine");
+    assert!(!srv.join("node_modules").exists());
+    assert_eq!(
+        host.log(),
+        "AfterInstall\nValidateService\nApplicationStop\nAfterInstall\nValidateService\n"
+    );
+}
+
+#[test]
+fn two_groups_share_a_directory_without_touching_each_others_files() {
+    let host = Host::new();
+    let spec = appspec(&[]);
+    let web =
+        host.bundle("web", &[("appspec.yml", &spec), ("app/web.html", "w"), ("app/lib/w", "w")]);
+    let api =
+        host.bundle("api", &[("appspec.yml", &spec), ("app/api.html", "a"), ("app/lib/a", "a")]);
+    let empty = host.bundle("empty", &[("appspec.yml", &spec), ("app/other", "o")]);
+    succeeds(&host.deploy(&web, &["-g", "web"]));
+    succeeds(&host.deploy(&api, &["-g", "api"]));
+    // The other group's file is a conflict, whoever made it.
+    let clash = host.bundle("clash", &[("appspec.yml", &spec), ("app/web.html", "a")]);
+    let output = host.deploy(&clash, &["-g", "api"]);
+    fails(&output);
+    assert!(stderr(&output).contains("web.html` exists already"), "{}", stderr(&output));
+    assert!(host.path("dest/api.html").exists() && host.path("dest/web.html").exists());
+    succeeds(&host.deploy(&empty, &["-g", "web"]));
+    assert!(!host.path("dest/web.html").exists() && !host.path("dest/lib/w").exists());
+    assert!(host.path("dest/api.html").exists() && host.path("dest/lib/a").exists());
+}
+
+#[test]
+fn a_web_root_is_taken_over_with_overwrite_and_a_war_is_replaced_whole() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("dest")).unwrap();
+    fs::write(host.path("dest/index.html"), "by hand").unwrap();
+    let spec = appspec(&[]) + "file_exists_behavior: OVERWRITE\n";
+    let one = host.bundle(
+        "one",
+        &[("appspec.yml", &spec), ("app/index.html", "1"), ("app/shop.war", "war 1")],
+    );
+    succeeds(&host.deploy(&one, &[]));
+    assert_eq!(fs::read_to_string(host.path("dest/index.html")).unwrap(), "1");
+    let two = host.bundle("two", &[("appspec.yml", &spec), ("app/shop.war", "war 2")]);
+    succeeds(&host.deploy(&two, &[]));
+    assert_eq!(fs::read_to_string(host.path("dest/shop.war")).unwrap(), "war 2");
+    assert!(!host.path("dest/index.html").exists(), "what OVERWRITE replaced is ours to remove");
+}
+
 #[test]
 fn a_bundle_that_may_be_moved_is_not_copied() {
     use std::os::unix::fs::MetadataExt;
