@@ -188,6 +188,7 @@ fn d1_a_script_that_before_install_makes_is_only_warned_about() {
 fn d2_the_reason_follows_the_scripts_last_lines() {
     let host = Host::new();
     let many = "#!/bin/sh\nfor i in $(seq 30); do echo line $i; done\necho oops >&2\nexit 3\n";
+    let own_log = host.path("log/codedeploy-local.log");
     for (name, script, reason) in [
         ("code", many, "exited with code 3"),
         ("signal", "#!/bin/sh\nkill -9 $$\n", "was ended by SIGKILL"),
@@ -201,6 +202,7 @@ fn d2_the_reason_follows_the_scripts_last_lines() {
         let last = text.lines().last().unwrap();
         assert!(last.starts_with("AfterInstall failed: x.sh (as "), "{text}");
         assert!(last.contains(reason), "{text}");
+        assert!(fs::read_to_string(&own_log).unwrap().contains(reason));
         let out = stdout(&output);
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines.len(), 3, "{out}");

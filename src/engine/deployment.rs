@@ -89,6 +89,7 @@ impl<'a> Deployment<'a> {
             }
         };
         let result = self.events(&events);
+        self.note(&result);
         complain(&std::mem::take(&mut self.warnings));
         if let Err(Problem::Script { path, .. }) = &result {
             say(&format!(
@@ -118,6 +119,21 @@ impl<'a> Deployment<'a> {
                 Ok(1)
             }
         }
+    }
+
+    /// Into the tool's own log: how it ended, and all that goes to stderr.
+    fn note(&self, result: &Result<(), Problem>) {
+        let mut lines = vec![format!("{} from {}", self.group, self.bundle.typed)];
+        lines.extend(self.warnings.iter().cloned());
+        match result {
+            Ok(()) => lines.push("deployed".to_owned()),
+            Err(
+                Problem::Script { lines: why, .. }
+                | Problem::Interrupted { lines: why, .. }
+                | Problem::Other { lines: why, .. },
+            ) => lines.extend(why.iter().cloned()),
+        }
+        log::note(&self.config.log_dir, &self.id, &lines);
     }
 
     fn events(&mut self, events: &[String]) -> Result<(), Problem> {

@@ -103,6 +103,21 @@ impl ScriptLog {
     }
 }
 
+/// Appends lines about a deployment to the tool's own log, where there can be one. What they
+/// say was also printed, so nothing is lost without it.
+pub(super) fn note(log_dir: &Path, deployment: &str, lines: &[String]) {
+    let time = ZonedDateTime::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let text: String = lines
+        .iter()
+        .map(|line| line.replace('\n', "\n  "))
+        .fold(String::new(), |text, line| text + &format!("{time} [{deployment}] {line}\n"));
+    if fs::create_dir_all(log_dir).is_ok()
+        && let Ok(mut file) = append(&log_dir.join("codedeploy-local.log"))
+    {
+        let _ = file.write_all(text.as_bytes());
+    }
+}
+
 fn append(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().append(true).create(true).open(path)
 }
