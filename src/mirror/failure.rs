@@ -409,6 +409,9 @@ impl Failure {
             Self::Denied { asked_with, .. } => {
                 format!("check that {asked_with} is complete, has not expired and may read this repository")
             }
+            Self::CredentialMissing { url: RepoUrl::Ssh { .. } } => {
+                "add `auth: {ssh_key_file: …}` for this host or repository under `hosts` in the manifest".into()
+            }
             Self::CredentialMissing { .. } => {
                 "add `auth` for this host or repository under `hosts` in the manifest, or set MULTIDEPLOYER_GITHUB_TOKEN".into()
             }
