@@ -246,6 +246,10 @@ fn run_plan(
         }
     }
     let jobs = args.jobs.map_or(JOBS, usize::from);
+    if changes > 0 {
+        // Before there are threads: libgit2's set-up touches the environment.
+        crate::mirror::prepare();
+    }
     let outcome = std::thread::scope(|scope| {
         if changes > 0 {
             // 1.x takes seconds to answer; meanwhile the apps are fetched.

@@ -29,9 +29,9 @@ const RESERVED: [(&[&str], &[&str], &str); 5] = [
             "env::set_var",
             "env::remove_var",
         ],
-        // The engine's hooks inherit the environment it was started with, and `start`
-        // replaces this process by codedeploy-local.
-        &["settings.rs", "engine/", "codedeploy/start.rs"],
+        // The engine's hooks inherit the environment it was started with, `start` replaces
+        // this process by codedeploy-local, and `library` takes back what `git2` sets.
+        &["settings.rs", "engine/", "codedeploy/start.rs", "mirror/library.rs"],
         "the environment is read once, into the settings",
     ),
     (

