@@ -99,8 +99,6 @@ fn multideployer(args: &[OsString]) -> ExitCode {
     };
     let paint = Paint(settings.voice.color);
     install_panic_report(&settings);
-    // While there is one thread only.
-    mirror::prepare();
     let interrupt = match Interrupt::on_signals() {
         Ok(interrupt) => interrupt,
         Err(error) => {
