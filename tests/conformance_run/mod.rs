@@ -1,5 +1,6 @@
 //! Runs one case and compares.
 
+mod interchange;
 mod observe;
 
 use std::collections::BTreeMap;
@@ -59,7 +60,23 @@ const PRELUDE: &str = "alive() { s=$(sed 's/.*) //' /proc/$1/stat 2>/dev/null | 
     if [ -n \"$s\" ] && [ \"$s\" != Z ]; then echo alive; else echo dead; fi; }\n";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(crate) fn run_case(dir: &Path) -> Verdict {
+/// Which records a deployment finds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Those that the built-in tool left.
+    Own,
+    /// Those that codedeploy-local 1.8.1 left, wherever it did the same before.
+    Agents,
+}
+
+/// Whether a case has deployments that can go on from the agent's records.
+pub(crate) fn alternates(dir: &Path) -> bool {
+    let builtin = dir.join("expected-builtin");
+    let same = !builtin.join("step-1.yml").exists() && !builtin.join("skip").exists();
+    same && dir.join("expected/step-2.yml").exists()
+}
+
+pub(crate) fn run_case(dir: &Path, after: After) -> Verdict {
     if !nix::unistd::geteuid().is_root() {
         return Verdict::NotRun("not root".into());
     }
@@ -73,7 +90,7 @@ pub(crate) fn run_case(dir: &Path) -> Verdict {
     let temporary = tempfile::Builder::new().prefix("cdcase-").tempdir().unwrap();
     let work = fs::canonicalize(temporary.path()).unwrap();
     fs::set_permissions(&work, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut run = Run { case: &case, dir, places: Places::new(&work), work };
+    let mut run = Run { case: &case, dir, after, places: Places::new(&work), work };
     match run.steps() {
         Ok(lines) if lines.is_empty() => Verdict::Same,
         Ok(lines) | Err(lines) => Verdict::Differs(lines),
@@ -100,6 +117,7 @@ fn unmet(need: &str) -> Option<String> {
 struct Run<'a> {
     case: &'a Case,
     dir: &'a Path,
+    after: After,
     places: Places,
     work: PathBuf,
 }
@@ -144,8 +162,33 @@ impl Run<'_> {
             let number = index + 1;
             let got = self.step(step, &env, &mut differences, number)?;
             self.compare(number, step, &got, &mut differences);
+            if self.after == After::Agents && differences.is_empty() {
+                self.agents_records(number, step)?;
+            }
         }
         Ok(differences)
+    }
+
+    /// Puts the agent's records in place of ours, if it did the same in this step.
+    fn agents_records(&mut self, number: usize, step: &Step) -> Result<(), Vec<String>> {
+        let file = format!("step-{number}.yml");
+        if self.dir.join("expected-builtin").join(&file).exists()
+            || step.skip.iter().any(|skip| skip == "state")
+        {
+            return Ok(());
+        }
+        let text = fs::read_to_string(self.dir.join("expected").join(&file)).unwrap();
+        let expected: Mapping = serde_yaml::from_str(&text).unwrap();
+        let Some(Value::Mapping(state)) = expected.get("state") else { return Ok(()) };
+        let failed = |e| vec![format!("step {number}: the agent's records: {e}")];
+        self.places.go_on_from(state).map_err(failed)?;
+        let made = self.places.state();
+        if made != Value::Mapping(state.clone()) {
+            let mut lines = vec![format!("step {number}: the agent's records were not restored:")];
+            lines.extend(observe::difference(&Value::Mapping(state.clone()), &made));
+            return Err(lines);
+        }
+        Ok(())
     }
 
     fn must(

@@ -10,8 +10,8 @@ use serde_yaml::{Mapping, Value};
 
 /// The temporary folder, and the deployment ids in the order of their appearance.
 pub(super) struct Places {
-    work: PathBuf,
-    ids: Vec<String>,
+    pub(super) work: PathBuf,
+    pub(super) ids: Vec<String>,
 }
 
 impl Places {
