@@ -16,23 +16,10 @@ pub use explain::Explanation;
 pub use tool::{Choice, Found, Tool, find, probe};
 
 use crate::domain::{App, Hook, Revision};
+use crate::engine::appspec::DEFAULT_EVENTS;
 use crate::error::{ExitCode, Failure};
 use crate::process::{Interrupt, Outcome, Stream, describe_exit};
 
-/// All lifecycle events of codedeploy-local, in its order.
-pub const EVENTS: [&str; 11] = [
-    "BeforeBlockTraffic",
-    "AfterBlockTraffic",
-    "ApplicationStop",
-    "DownloadBundle",
-    "BeforeInstall",
-    "Install",
-    "AfterInstall",
-    "ApplicationStart",
-    "ValidateService",
-    "BeforeAllowTraffic",
-    "AfterAllowTraffic",
-];
 /// Variables that CodeDeploy sets for the outer deployment's hooks and that would tell an app
 /// the manifest's commit for its own.
 const OUTER_BUNDLE: [&str; 5] =
@@ -128,7 +115,7 @@ pub fn arguments(tool: &Tool, job: &Job<'_>) -> Vec<OsString> {
         option("--file-exists-behavior", job.app.file_exists.as_option().into());
     }
     if !job.app.skip_events.is_empty() {
-        let left: Vec<&str> = EVENTS
+        let left: Vec<&str> = DEFAULT_EVENTS
             .into_iter()
             .filter(|event| !job.app.skip_events.iter().any(|skipped| skipped == event))
             .collect();
