@@ -374,6 +374,24 @@ pub fn load(settings: &Settings) -> Result<Manifest, Refusal> {
     load_file(&settings.config)
 }
 
+/// Reads a regular file, not much more of it than a manifest may have. A pipe or a device could
+/// keep a reader for ever.
+fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    const MOST: u64 = (4 << 20) + 1;
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(MOST).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// Reads a manifest file.
 pub fn load_file(path: &Path) -> Result<Manifest, Refusal> {
     let cannot = |error: &dyn std::error::Error| {
@@ -381,7 +399,7 @@ pub fn load_file(path: &Path) -> Result<Manifest, Refusal> {
             .context(format!("cannot read the manifest `{}`", path.display()))
             .hint("name it with --config or MULTIDEPLOYER_CONFIG")
     };
-    let text = std::fs::read(path).map_err(|error| cannot(&error))?;
+    let text = read_regular(path).map_err(|error| cannot(&error))?;
     let absolute = std::path::absolute(path).map_err(|error| cannot(&error))?;
     let directory = absolute.parent().unwrap_or(Path::new("/"));
     manifest::parse(&text, path, &manifest::Defaults::new(directory)).map_err(|rejected| {

@@ -109,8 +109,10 @@ struct CheckReport {
 /// `status`: what runs here, since when, and whether that is what the manifest wants.
 pub fn status(settings: &Settings, args: &StatusArgs) -> Result<Answer, Refusal> {
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
-    // Without a manifest there is still something to say.
-    let manifest = if settings.config.exists() { Some(load(settings)?) } else { None };
+    // Without a manifest there is still something to say, unless one was asked for.
+    let optional = !settings.config_named && !args.exit_code;
+    let absent = matches!(settings.config.try_exists(), Ok(false));
+    let manifest = if optional && absent { None } else { Some(load(settings)?) };
     let mut names: BTreeSet<AppName> = recorded_apps(settings)?;
     names.extend(state.apps().filter_map(|(name, _)| name.parse().ok()));
     let mut order: Vec<AppName> = Vec::new();

@@ -114,9 +114,19 @@ fn multideployer(args: &[OsString]) -> ExitCode {
         }
         Err(refusal) => return refuse(&refusal, paint),
     };
-    // Nobody may be reading any more; the exit code still says how it went.
-    let _ = std::io::stdout().write_all(answer.stdout.as_bytes());
-    answer.code.into()
+    let mut stdout = std::io::stdout();
+    let written = stdout.write_all(answer.stdout.as_bytes()).and_then(|()| stdout.flush());
+    let code = match written {
+        // Nobody may be reading any more; the exit code still says how it went.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let failure = Failure::from_error(error::ExitCode::Unexpected, &error)
+                .context("cannot write the answer to standard output");
+            deploy::complain(&failure, &[], paint);
+            if answer.code == error::ExitCode::Ok { failure.code } else { answer.code }
+        }
+        _ => answer.code,
+    };
+    code.into()
 }
 
 fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answer, Refusal> {

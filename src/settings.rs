@@ -92,6 +92,8 @@ pub struct GivenToken {
 pub struct Settings {
     /// The manifest.
     pub config: PathBuf,
+    /// It was named, by flag or variable.
+    pub config_named: bool,
     /// Mirrors and worktrees.
     pub cache_dir: PathBuf,
     /// Lock and `last_state.yaml`.
@@ -144,11 +146,9 @@ impl Settings {
             "MULTIDEPLOYER_LOG",
             "/var/log/codedeploy-multideployer/multideployer.log",
         )?;
-        let config = global
-            .config
-            .clone()
-            .or_else(|| environment.path("MULTIDEPLOYER_CONFIG"))
-            .unwrap_or_else(|| PathBuf::from("multideployer.yaml"));
+        let named = global.config.clone().or_else(|| environment.path("MULTIDEPLOYER_CONFIG"));
+        let config_named = named.is_some();
+        let config = named.unwrap_or_else(|| PathBuf::from("multideployer.yaml"));
         let tool = match global
             .codedeploy_local_path
             .clone()
@@ -161,6 +161,7 @@ impl Settings {
         let terminal = std::io::stderr().is_terminal();
         Ok(Self {
             config,
+            config_named,
             cache_dir,
             state_dir,
             log,

@@ -173,15 +173,20 @@ impl Tool {
     /// # Errors
     /// This program cannot find itself.
     pub(super) fn command(&self, group: &str) -> Result<Command, Failure> {
-        match &self.kind {
-            Kind::Builtin | Kind::One => Ok(Command::new(&self.program)),
+        let command = match &self.kind {
+            Kind::Builtin | Kind::One => Command::new(&self.program),
             // 2.x names a deployment after its process id and copies the bundle into that
             // folder without emptying it. Only the process itself knows the id beforehand.
-            Kind::Two { root, .. } => Ok(Command::new(this_program()?)
+            Kind::Two { root, .. } => Command::new(this_program()?)
                 .arg(super::start::COMMAND)
                 .arg(root)
                 .arg(group)
-                .arg(&self.program)),
+                .arg(&self.program),
+        };
+        // A working directory that was removed would fail the app, and no path depends on it.
+        match std::env::current_dir() {
+            Ok(_) => Ok(command),
+            Err(_) => Ok(command.current_dir("/")),
         }
     }
 }

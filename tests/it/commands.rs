@@ -96,6 +96,51 @@ fn check_finds_everything_wrong_and_says_where() {
 }
 
 #[test]
+fn a_manifest_that_is_no_file_ends_at_once() {
+    let host = TestHost::new();
+    let pipe = host.path("etc/pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let pipe = pipe.display().to_string();
+    let ran = host.run_bare(&["check", &pipe]).code(2).within(std::time::Duration::from_secs(5));
+    drop(ran.says("regular file"));
+    host.run_bare(&["check", "/dev/zero"]).code(2).says("regular file");
+}
+
+#[test]
+fn a_status_of_a_manifest_that_was_named_and_is_not_there_is_an_error() {
+    let estate = Estate::new(TestHost::new());
+    estate.host.run(&["status", "--exit-code"]).code(2).says("multideployer.yaml");
+    estate.host.run(&["status"]).code(2).says("multideployer.yaml");
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_is_not_a_success() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let mut command = estate.host.command(&["plan"]);
+    command.stdout(std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there"));
+    let status = command.output().expect("it starts").status;
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn a_working_directory_that_is_gone_fails_no_app() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let inner = estate.host.command(&["deploy"]);
+    let mut command = std::process::Command::new("sh");
+    let gone = estate.host.path("gone");
+    std::fs::create_dir(&gone).expect("a directory");
+    command.current_dir(&gone).args(["-c", "rmdir \"$PWD\"; exec \"$@\"", "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    estate.host.start_command(command).wait().ok();
+    estate.assert_installed(["v1"; 3]);
+}
+
+#[test]
 fn usage_errors_have_their_own_exit_code() {
     let host = TestHost::new();
     for args in
