@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test program")]
 
+#[path = "support/signals.rs"]
+mod signals;
+
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -284,6 +287,7 @@ fn signal(child: &Child, number: i32) {
 
 #[test]
 fn d7_a_signal_reaches_the_hook_and_ends_the_tool() {
+    signals::heed();
     for number in [nix::libc::SIGTERM, nix::libc::SIGINT] {
         let host = Host::new();
         let spec = appspec(&[("AfterInstall", "x.sh"), ("ApplicationStart", "note.sh")]);

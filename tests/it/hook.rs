@@ -43,6 +43,7 @@ fn the_block_is_all_there_is_on_stdout_and_fits() {
 
 #[test]
 fn a_signal_ends_the_run_and_its_children_within_four_seconds() {
+    crate::signals::heed();
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
         let mut host = TestHost::new();
         host.in_hook();

@@ -3,6 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/signals.rs"]
+mod signals;
+
 mod bed;
 mod bundle;
 mod commands;
