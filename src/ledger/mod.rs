@@ -22,6 +22,7 @@ pub use refs::{commit_of, read};
 
 use crate::domain::Revision;
 use crate::error::{ExitCode, Failure};
+use crate::mirror::oid;
 
 /// The commit that runs on this host.
 pub const DEPLOYED: &str = "refs/multideployer/deployed";
@@ -180,12 +181,6 @@ impl<'r> Records<'r> {
         let repository = self.repository.path().to_owned();
         Error::Ref { name: name.to_owned(), repository, source }
     }
-}
-
-/// A revision as libgit2 has it.
-fn oid(revision: Revision) -> git2::Oid {
-    // 20 bytes are always an id.
-    git2::Oid::from_bytes(revision.bytes()).unwrap_or(git2::Oid::ZERO_SHA1)
 }
 
 /// Where the mirror of an app is.

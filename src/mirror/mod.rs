@@ -38,6 +38,7 @@ pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees};
 pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
 pub use library::prepare;
+pub(crate) use repository::oid;
 pub use trust::Trust;
 
 /// Everything needed to talk to one app's repository.

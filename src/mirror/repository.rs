@@ -273,7 +273,7 @@ fn ledger_refs(path: &Path) -> BTreeMap<String, Oid> {
 }
 
 /// A revision as libgit2 has it.
-pub(super) fn oid(revision: Revision) -> Oid {
+pub(crate) fn oid(revision: Revision) -> Oid {
     // 20 bytes are always an id.
     Oid::from_bytes(revision.bytes()).unwrap_or(Oid::ZERO_SHA1)
 }
