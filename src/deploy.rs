@@ -540,10 +540,8 @@ fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hosts {
 /// Variables that no child may see: ours, and those that hold tokens.
 fn hidden(environment: &Environment, hosts: &Hosts) -> Vec<OsString> {
     let mut names: Vec<OsString> = environment.own_names().map(Into::into).collect();
-    names.extend(hosts.rules().iter().filter_map(|rule| match &rule.auth {
-        Some(Auth::TokenEnv(name)) => Some(name.into()),
-        _ => None,
-    }));
+    let credentials = hosts.rules().iter().filter_map(|rule| rule.auth.as_ref());
+    names.extend(credentials.flat_map(Auth::secret_variables).map(OsString::from));
     names
 }
 

@@ -29,6 +29,38 @@ pub enum Auth {
     SshKeyFile(PathBuf),
 }
 
+impl Auth {
+    /// Its kind and its place in words that go into a sentence, never its value: "the token in
+    /// `/etc/multideployer/token`".
+    pub fn describe(&self) -> String {
+        match self {
+            Self::None => "an anonymous visitor".to_owned(),
+            Self::Given { origin, .. } => format!("the token of {origin}"),
+            Self::TokenEnv(name) => format!("the token in the variable `{name}`"),
+            Self::TokenFile(path) => format!("the token in `{}`", path.display()),
+            Self::TokenCommand(words) => format!("the token of the command {}", program(words)),
+            Self::SshKeyFile(path) => format!("the key `{}`", path.display()),
+        }
+    }
+
+    /// The variables of our own environment that hold a secret of it: no child may see them.
+    pub fn secret_variables(&self) -> Vec<&str> {
+        match self {
+            Self::TokenEnv(name) => vec![name],
+            Self::None
+            | Self::Given { .. }
+            | Self::TokenFile(_)
+            | Self::TokenCommand(_)
+            | Self::SshKeyFile(_) => Vec::new(),
+        }
+    }
+}
+
+/// A command's program, without its arguments.
+fn program(words: &[String]) -> String {
+    format!("`{}`", words.first().map_or("", String::as_str))
+}
+
 /// One entry of `hosts` in the manifest. A key that is absent here is taken from the
 /// next shorter prefix that has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

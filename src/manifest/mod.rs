@@ -8,6 +8,7 @@
 //! finding has its line and column. All findings of a file are reported, not the first.
 
 mod app;
+mod auth;
 mod fields;
 mod hosts;
 mod source;

@@ -124,33 +124,25 @@ pub fn resolve(
     username: Option<&str>,
     world: &World<'_>,
 ) -> Result<Option<Credential>, Error> {
-    let (proof, origin) = match auth {
+    let origin = auth.describe();
+    let proof = match auth {
         Auth::None => return Ok(None),
-        Auth::Given { token: secret, origin } => {
-            let origin = format!("the token of {origin}");
-            (Proof::Token(token(secret.expose(), true, &origin)?), origin)
-        }
+        Auth::Given { token: secret, .. } => Proof::Token(token(secret.expose(), true, &origin)?),
         Auth::TokenEnv(name) => {
-            let origin = format!("the token in the variable `{name}`");
             let text = (world.variable)(name).filter(|text| !text.trim().is_empty());
             let text = text.ok_or_else(|| Error::NotSet(name.clone()))?;
-            (Proof::Token(token(&text, true, &origin)?), origin)
+            Proof::Token(token(&text, true, &origin)?)
         }
         Auth::TokenFile(path) => {
-            let origin = format!("the token in `{}`", path.display());
             let text = read_secret("the token file", path, world.warn)?;
-            (Proof::Token(token(&text, false, &origin)?), origin)
+            Proof::Token(token(&text, false, &origin)?)
         }
         Auth::TokenCommand(argv) => {
-            let program = argv.first().cloned().unwrap_or_default();
-            let origin = format!("the token of the command `{program}`");
-            let text = printed(argv, world.interrupt)?;
-            (Proof::Token(token(&text, false, &origin)?), origin)
+            Proof::Token(token(&printed(argv, world.interrupt)?, false, &origin)?)
         }
         Auth::SshKeyFile(path) => {
-            let origin = format!("the key `{}`", path.display());
             let text = read_secret("the private key", path, world.warn)?;
-            (Proof::Key { private: key(&text, &origin)?, passphrase: None }, origin)
+            Proof::Key { private: key(&text, &origin)?, passphrase: None }
         }
     };
     Ok(Some(Credential { username: username.map(str::to_owned), proof, origin }))

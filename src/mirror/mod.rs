@@ -32,6 +32,7 @@ use std::time::Duration;
 use git2::Repository;
 
 use crate::domain::{RefName, RepoUrl, Revision, Secret};
+use crate::hosts::Auth;
 use crate::process::Interrupt;
 
 pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees};
@@ -121,7 +122,7 @@ pub struct Fetched {
 
 /// The credential as messages name it.
 fn asked_with(remote: &Remote) -> String {
-    remote.credential.as_ref().map_or("an anonymous visitor".into(), |c| c.origin.clone())
+    remote.credential.as_ref().map_or_else(|| Auth::None.describe(), |c| c.origin.clone())
 }
 
 /// One app's mirror, locked for this process for as long as this value lives.
