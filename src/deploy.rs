@@ -22,7 +22,7 @@ use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
 use crate::process::Interrupt;
 use crate::report::console::{Console, Place};
 use crate::report::human::{self, Paint};
-use crate::report::log::Log;
+use crate::report::log::{self, Log};
 use crate::report::{self, JSON_VERSION, RunReport};
 use crate::rollout::rollout;
 use crate::settings::{Environment, Settings};
@@ -78,7 +78,10 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
         host::private_directory(&settings.cache_dir)?;
         host::private_directory(&settings.state_dir)
     });
-    let (log, trouble) = match opened.as_ref().map(|()| Log::open(&settings.log)) {
+    let (log, trouble) = match opened.as_ref().map(|()| {
+        let deployment = settings.hook.as_ref().map(|hook| hook.deployment_id.as_str());
+        Log::open(&settings.log, log::Options::default(), &id, deployment)
+    }) {
         Ok(Ok(log)) => (log, None),
         Ok(Err(error)) => (Log::default(), Some(format!("no log is written: {error}"))),
         Err(_) => (Log::default(), None),
@@ -116,10 +119,10 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
     };
     // Warnings were said, and logged, when they came up.
     for finding in report.diagnostics.iter().filter(|finding| finding.is_error()) {
-        console.log(None, &finding.to_string());
+        console.log_error(None, &finding.to_string());
     }
     if let Some(failure) = &report.failure {
-        console.log(None, &format!("failed: {failure}"));
+        console.log_error(None, &format!("failed: {failure}"));
     }
     console.log(None, &format!("run {} ends with exit code {}", report.run, u8::from(code)));
     Answer { stdout: render(&report, settings), code }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::human::{self, Paint};
-use super::log::Log;
+use super::log::{Log, Severity};
 use super::{seconds, tame};
+use crate::domain::Revision;
 use crate::error::Failure;
 use crate::plan::{Action, Step};
 use crate::rollout::Event;
@@ -38,6 +39,8 @@ pub struct Console {
     log: Log,
     bars: MultiProgress,
     running: Mutex<HashMap<String, ProgressBar>>,
+    /// What each app is being brought to, for the log.
+    revisions: Mutex<HashMap<String, Revision>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -55,6 +58,7 @@ impl Console {
             log,
             bars,
             running: Mutex::default(),
+            revisions: Mutex::default(),
             warnings: Mutex::default(),
         }
     }
@@ -63,15 +67,16 @@ impl Console {
     pub fn event(&self, event: &Event<'_>) {
         match event {
             Event::Preparing(step) => {
+                lock(&self.revisions).insert(step.app.name.to_string(), step.revision);
                 self.start(step, "preparing");
-                self.log.line(
+                self.log(
                     Some(step.app.name.as_str()),
                     &format!("preparing {} from {}", step.revision, step.app.source),
                 );
             }
             Event::Prepared(step, None, took) => {
                 self.finish(step);
-                self.log.line(
+                self.log(
                     Some(step.app.name.as_str()),
                     &format!("prepared in {}", seconds(took.as_secs_f64())),
                 );
@@ -112,7 +117,7 @@ impl Console {
 
     /// A line that codedeploy-local printed for an app.
     pub fn relayed(&self, app: &str, line: &str) {
-        self.log.line(Some(app), &format!("| {line}"));
+        self.log(Some(app), &format!("| {line}"));
         if self.relay || self.place == Place::Terminal {
             self.print(&format!("{app} {} {}", self.paint.dim("|"), tame(line, WIDTH)));
         }
@@ -122,7 +127,7 @@ impl Console {
     pub fn warn(&self, app: Option<&str>, text: &str) {
         let about = app.map(|app| format!("{app}: ")).unwrap_or_default();
         let warning = tame(&format!("{about}{text}"), WIDTH);
-        self.log.line(app, &format!("warning: {text}"));
+        self.record(app, Severity::Warn, &format!("warning: {text}"));
         let mut warnings = lock(&self.warnings);
         if !warnings.contains(&warning) {
             self.print(&format!("{} {warning}", self.paint.yellow("warning:")));
@@ -137,30 +142,40 @@ impl Console {
 
     /// A line for the log, and for nobody else.
     pub fn log(&self, app: Option<&str>, text: &str) {
-        self.log.line(app, text);
+        self.record(app, Severity::Info, text);
+    }
+
+    /// An error for the log, and for nobody else.
+    pub fn log_error(&self, app: Option<&str>, text: &str) {
+        self.record(app, Severity::Error, text);
+    }
+
+    fn record(&self, app: Option<&str>, severity: Severity, text: &str) {
+        let revision = app.and_then(|app| lock(&self.revisions).get(app).copied());
+        self.log.write(app, revision, severity, text);
     }
 
     /// A line for people, and for the log.
     pub fn note(&self, text: &str) {
-        self.log.line(None, text);
+        self.log(None, text);
         self.print(text);
     }
 
     fn fail(&self, step: &Step, failure: &Failure, took: Duration) {
         let app = step.app.name.as_str();
-        self.log
-            .line(Some(app), &format!("failed after {}: {failure}", seconds(took.as_secs_f64())));
+        let took = seconds(took.as_secs_f64());
+        self.log_error(Some(app), &format!("failed after {took}: {failure}"));
         for line in &failure.output {
-            self.log.line(Some(app), &format!("  | {line}"));
+            self.log_error(Some(app), &format!("  | {line}"));
         }
         if let Some(hint) = &failure.hint {
-            self.log.line(Some(app), &format!("hint: {hint}"));
+            self.log_error(Some(app), &format!("hint: {hint}"));
         }
         self.print(human::failure(failure, Some(app), self.paint).trim_end());
     }
 
     fn say(&self, step: &Step, text: &str) {
-        self.log.line(Some(step.app.name.as_str()), text);
+        self.log(Some(step.app.name.as_str()), text);
         self.print(&format!("{}: {text}", step.app.name));
     }
 
