@@ -50,6 +50,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what runs on this host, since when, and whether it is what the manifest wants
     Status(StatusArgs),
+    /// List what was deployed on this host, newest first, and how it ended
+    History(HistoryArgs),
+    /// Show what a run logged: the last one, or another
+    Logs(LogsArgs),
     /// The built-in codedeploy-local, with the options of the agent's own
     #[command(name = "codedeploy-local", disable_help_flag = true)]
     CodedeployLocal {
@@ -122,6 +126,31 @@ pub struct StatusArgs {
     pub exit_code: bool,
 }
 
+/// Options of `history`.
+#[derive(Debug, Args, Clone)]
+pub struct HistoryArgs {
+    /// Only these apps
+    #[arg(value_name = "APP")]
+    pub apps: Vec<String>,
+    /// At most so many
+    #[arg(short = 'n', long = "number", value_name = "N", default_value_t = 20)]
+    pub most: usize,
+    /// Only what is not older than this, such as 90m, 12h or 7d
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    pub since: Option<Duration>,
+}
+
+/// Options of `logs`.
+#[derive(Debug, Args, Clone)]
+pub struct LogsArgs {
+    /// Only lines about this app, and those about none
+    #[arg(value_name = "APP")]
+    pub app: Option<String>,
+    /// Of this run, as `history` and the hook's output name it [default: the last]
+    #[arg(long, value_name = "RUN")]
+    pub run: Option<String>,
+}
+
 /// Options of every command.
 #[derive(Debug, Args, Clone)]
 pub struct GlobalArgs {
@@ -184,6 +213,13 @@ fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(seconds) * factor))
 }
 
+/// Reads what [`duration`] reads, and days: `7d`.
+fn age(text: &str) -> Result<Duration, String> {
+    let Some(days) = text.strip_suffix('d') else { return duration(text) };
+    let days: u32 = days.parse().map_err(|_| "expected a time such as 90m, 12h or 7d")?;
+    Ok(Duration::from_secs(u64::from(days) * 86_400))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -213,6 +249,9 @@ mod tests {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("10m"), Ok(Duration::from_secs(600)));
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(age("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        assert_eq!(age("2h"), Ok(Duration::from_secs(7200)));
+        assert!(age("d").is_err());
         for bad in ["", "m", "-1", "1d", "é", "99999999999"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

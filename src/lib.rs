@@ -145,6 +145,8 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         Some(Command::Plan(args)) => deploy::plan(settings, &args, interrupt),
         Some(Command::Check(args)) => Ok(inspect::check(settings, &args)),
         Some(Command::Status(args)) => inspect::status(settings, &args),
+        Some(Command::History(args)) => inspect::history(settings, &args),
+        Some(Command::Logs(args)) => inspect::logs(settings, &args),
         // Handled before the command line was parsed.
         Some(Command::CodedeployLocal { .. }) => Err(before_command().into()),
     }

@@ -42,7 +42,7 @@ const RESERVED: [(&[&str], &[&str], &str); 5] = [
     ),
     (
         &["git2::", "libgit2_sys::"],
-        &["mirror/", "ledger/", "host.rs", "inspect.rs", "deploy.rs"],
+        &["mirror/", "ledger/", "host.rs", "inspect/", "deploy.rs"],
         "git is known to the mirror and the ledger; the engine knows nothing of it",
     ),
     (&["libyaml_safer::"], &["yaml/"], "there is one YAML reader"),

@@ -61,6 +61,49 @@ fn status_says_what_runs_and_whether_it_is_wanted() {
 }
 
 #[test]
+fn history_and_logs_tell_what_happened_and_how() {
+    let estate = Estate::new(TestHost::new());
+    estate.host.run(&["history"]).ok().stdout_has("no deployments are recorded");
+    estate.host.run(&["logs"]).code(11).says("cannot read the log");
+    let one = estate.release_all("v1");
+    let first = estate.deploy(&one).ok();
+    drop(first);
+    estate.host.breaks("api", "boom");
+    let two = [one[0].clone(), estate.release("api", "v2"), one[2].clone()];
+    estate.deploy(&two).code(4);
+
+    let history = estate.host.run(&["history", "--json"]).ok().json();
+    assert_eq!((&history["version"], &history["command"]), (&1.into(), &"history".into()));
+    let entries = history["entries"].as_array().expect("a list");
+    assert_eq!(entries.len(), 4, "{history}");
+    let newest = &entries[0];
+    assert_eq!((&newest["app"], &newest["result"]), (&"api".into(), &"failed".into()));
+    assert_eq!(newest["from"], one[1].as_str());
+    assert_eq!(newest["to"], two[1].as_str());
+    assert!(newest["failure"].as_str().expect("why").contains("hook.sh"), "{newest}");
+    let text = estate.host.run(&["history", "api", "-n", "1", "--since", "1d"]).ok();
+    assert!(text.stdout.contains(&format!("{} -> {}", &one[1][..7], &two[1][..7])), "{text:?}");
+    assert_eq!(text.stdout.lines().count(), 2, "{text:?}");
+    estate.host.run(&["history", "nobody"]).code(2).says("nobody");
+    estate.host.run(&["history", "--since", "soon"]).code(2);
+
+    let run = newest["run"].as_str().expect("a run");
+    let logs = estate.host.run(&["logs", "api"]).ok();
+    assert!(logs.stdout.contains("boom") && logs.stdout.contains("failed after"), "{logs:?}");
+    assert!(!logs.stdout.contains("worker") && !logs.stdout.contains("deployed in"), "{logs:?}");
+    let same = estate.host.run(&["logs", "api", "--run", run, "--json"]).ok().json();
+    assert_eq!((&same["run"], &same["app"]), (&run.into(), &"api".into()));
+    let first = entries[3]["run"].as_str().expect("a run");
+    let logs = estate.host.run(&["logs", "--run", first]).ok();
+    assert!(logs.stdout.contains("worker: deployed in"), "{logs:?}");
+    assert!(!logs.stdout.contains("boom"), "{logs:?}");
+    // The last run had nothing to do with `worker`.
+    let logs = estate.host.run(&["logs", "worker"]).ok();
+    assert!(logs.stdout.contains("deployed in"), "{logs:?}");
+    estate.host.run(&["logs", "--run", "20200101T000000Z-000000"]).code(2).says("no lines");
+}
+
+#[test]
 fn a_deploy_reports_in_json() {
     let estate = Estate::new(TestHost::new());
     let one = estate.release_all("v1");

@@ -1,110 +1,21 @@
-//! The commands that only read: `check` and `status`.
+//! `status`: what runs here?
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::cli::{CheckArgs, StatusArgs};
-use crate::deploy::{Answer, Refusal, json, load, load_file, recorded_of};
-use crate::diagnostic::Diagnostic;
+use super::recorded_apps;
+use crate::cli::StatusArgs;
+use crate::deploy::{Answer, Refusal, json, load, recorded_of};
 use crate::domain::{AppName, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::ledger::history;
 use crate::ledger::last_state::LastState;
 use crate::plan::Recorded;
-use crate::report::human::{self, Paint};
+use crate::report::human::Paint;
 use crate::report::{JSON_VERSION, seconds};
 use crate::settings::Settings;
-
-/// `check`: validates manifests. Exit code 2 if one is refused.
-pub fn check(settings: &Settings, args: &CheckArgs) -> Answer {
-    let files = if args.files.is_empty() {
-        std::slice::from_ref(&settings.config)
-    } else {
-        args.files.as_slice()
-    };
-    let paint = Paint(settings.voice.color);
-    let mut code = ExitCode::Ok;
-    let mut text = String::new();
-    let mut reports = Vec::new();
-    for file in files {
-        let report = match load_file(file) {
-            Ok(manifest) => {
-                let findings: String = manifest
-                    .warnings
-                    .iter()
-                    .map(|finding| human::diagnostic(finding, paint))
-                    .collect();
-                text += &findings;
-                text += &format!(
-                    "{}: {} (version {}, {} apps)\n",
-                    file.display(),
-                    paint.green("ok"),
-                    manifest.version,
-                    manifest.apps.len()
-                );
-                CheckReport {
-                    file: file.clone(),
-                    ok: true,
-                    apps: Some(manifest.apps.len()),
-                    diagnostics: manifest.warnings,
-                    failure: None,
-                }
-            }
-            Err(Refusal { failure, diagnostics, .. }) => {
-                code = failure.code;
-                text += &diagnostics
-                    .iter()
-                    .map(|finding| human::diagnostic(finding, paint))
-                    .collect::<String>();
-                // The findings say it all; a file that cannot be read has none.
-                if diagnostics.is_empty() {
-                    text += &human::failure(&failure, None, paint);
-                }
-                text += &format!("{}: {}\n", file.display(), paint.red("refused"));
-                CheckReport {
-                    file: file.clone(),
-                    ok: false,
-                    apps: None,
-                    diagnostics,
-                    failure: Some(failure),
-                }
-            }
-        };
-        reports.push(report);
-    }
-    let stdout = if settings.voice.json {
-        json(&CheckReports {
-            version: JSON_VERSION,
-            command: "check",
-            ok: code == ExitCode::Ok,
-            files: reports,
-        })
-    } else if settings.voice.quiet && code == ExitCode::Ok {
-        String::new()
-    } else {
-        text
-    };
-    Answer { stdout, code }
-}
-
-#[derive(Serialize)]
-struct CheckReports {
-    version: u32,
-    command: &'static str,
-    ok: bool,
-    files: Vec<CheckReport>,
-}
-
-#[derive(Serialize)]
-struct CheckReport {
-    file: PathBuf,
-    ok: bool,
-    apps: Option<usize>,
-    diagnostics: Vec<Diagnostic>,
-    failure: Option<Failure>,
-}
 
 /// `status`: what runs here, since when, and whether that is what the manifest wants.
 pub fn status(settings: &Settings, args: &StatusArgs) -> Result<Answer, Refusal> {
@@ -156,24 +67,6 @@ pub fn status(settings: &Settings, args: &StatusArgs) -> Result<Answer, Refusal>
     let stdout =
         if settings.voice.json { json(&report) } else { report.human(Paint(settings.voice.color)) };
     Ok(Answer { stdout, code })
-}
-
-/// The apps that have a mirror.
-fn recorded_apps(settings: &Settings) -> Result<BTreeSet<AppName>, Failure> {
-    let directory = settings.cache_dir.join("mirrors");
-    let entries = match fs_err::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(error) => {
-            return Err(Failure::from_error(ExitCode::Unfit, &error)
-                .hint("run as the user that deploys, usually root"));
-        }
-    };
-    let names = entries.filter_map(|entry| {
-        let name = entry.ok()?.file_name().into_string().ok()?;
-        name.strip_suffix(".git")?.parse().ok()
-    });
-    Ok(names.collect())
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,35 @@
+//! The commands that only read: `check`, `status`, `history` and `logs`.
+
+mod check;
+mod history;
+mod logs;
+mod status;
+
+use std::collections::BTreeSet;
+
+pub use check::check;
+pub use history::history;
+pub use logs::logs;
+pub use status::status;
+
+use crate::domain::AppName;
+use crate::error::{ExitCode, Failure};
+use crate::settings::Settings;
+
+/// The apps that have a mirror.
+fn recorded_apps(settings: &Settings) -> Result<BTreeSet<AppName>, Failure> {
+    let directory = settings.cache_dir.join("mirrors");
+    let entries = match fs_err::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) => {
+            return Err(Failure::from_error(ExitCode::Unfit, &error)
+                .hint("run as the user that deploys, usually root"));
+        }
+    };
+    let names = entries.filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        name.strip_suffix(".git")?.parse().ok()
+    });
+    Ok(names.collect())
+}
