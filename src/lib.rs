@@ -27,7 +27,7 @@
 //! |---|---|
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
-//! | effects | [`process`], [`mirror`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
+//! | effects | [`files`], [`process`], [`mirror`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
 //! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`deploy`], [`inspect`], this file |
 #![warn(missing_docs)]
 
@@ -39,6 +39,7 @@ pub mod diagnostic;
 pub mod domain;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod host;
 pub mod hosts;
 pub mod inspect;

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 4] = [
     ("words", &["domain", "hosts", "error", "diagnostic", "yaml"]),
     ("pure", &["manifest", "plan", "rollout", "report"]),
-    ("effects", &["process", "mirror", "bundle", "codedeploy", "ledger", "engine", "host"]),
+    (
+        "effects",
+        &["files", "process", "mirror", "bundle", "codedeploy", "ledger", "engine", "host"],
+    ),
     ("wiring", &["cli", "settings", "deploy", "inspect", "lib", "main"]),
 ];
 
@@ -17,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
 const RESERVED: [(&[&str], &[&str], &str); 5] = [
     (
         &["std::process::Command", "libc::fork", "libc::execv", "unistd::fork", "unistd::execv"],
-        &["process.rs", "process/", "codedeploy/start.rs"],
+        &["process/", "codedeploy/start.rs"],
         "children are started in one place, with a deadline, pipes and a group of their own",
     ),
     (

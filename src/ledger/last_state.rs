@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, write_atomically};
+use super::Error;
+use crate::files;
 
 /// The file's content, in memory; every change is written at once.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl LastState {
 
     fn write(&self) -> Result<(), Error> {
         let text = serde_yaml::to_string(&self.apps).map_err(io::Error::other)?;
-        Ok(write_atomically(&self.path, text.as_bytes())?)
+        Ok(files::replace(&self.path, text.as_bytes())?)
     }
 }
 

@@ -187,34 +187,3 @@ impl<'r> Records<'r> {
 pub fn mirror_path(cache: &Path, app: &crate::domain::AppName) -> PathBuf {
     cache.join("mirrors").join(format!("{app}.git"))
 }
-
-/// Writes a file so that it is there completely or not at all, whatever happens: temporary
-/// name, sync, rename, sync of the directory. Mode 0600, independent of the umask.
-pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-
-    use fs_err::os::unix::fs::OpenOptionsExt;
-
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = PathBuf::from(temporary);
-    let write = || {
-        let mut options = fs_err::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&temporary)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs_err::rename(&temporary, path)?;
-        match path.parent() {
-            Some(parent) => fs_err::File::open(parent)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    let written = write();
-    if written.is_err() {
-        let _ = fs_err::remove_file(&temporary);
-    }
-    written
-}

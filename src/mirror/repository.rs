@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::{Failure, library};
 use crate::domain::Revision;
+use crate::files;
 
 /// Where the ledger's refs and ours are.
 const REFS: &str = "refs/multideployer";
@@ -311,23 +312,11 @@ pub(super) fn shallow(repository: &Repository) -> Result<Vec<Revision>, Failure>
 /// Replaces the list of commits whose parents are not here: complete or as it was.
 pub(super) fn set_shallow(repository: &Repository, list: &[Revision]) -> Result<(), Failure> {
     let path = repository.path().join("shallow");
-    let temporary = repository.path().join("shallow.new");
-    let write = || {
-        if list.is_empty() {
-            return match fs_err::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-        }
-        let mut text = String::with_capacity(41 * list.len());
-        for id in list {
-            text += &format!("{id}\n");
-        }
-        let mut file = fs_err::File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs_err::rename(&temporary, &path)?;
-        fs_err::File::open(repository.path())?.sync_all()
+    let written = if list.is_empty() {
+        files::remove_durably(&path)
+    } else {
+        let text = list.iter().fold(String::new(), |text, id| text + &format!("{id}\n"));
+        files::replace(&path, text.as_bytes())
     };
-    write().map_err(|error| Failure::file("write", &path, error))
+    written.map_err(|error| Failure::file("write", &path, error))
 }

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
@@ -83,7 +83,7 @@ impl Family {
         let _ = killpg(self.leader, signal);
         for (pid, stat) in members {
             if stat.group != self.leader.as_raw() {
-                super::send(Pid::from_raw(pid), signal);
+                let _ = kill(Pid::from_raw(pid), signal);
             }
         }
     }

@@ -1,3 +1,6 @@
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::*;
 
 fn sh(script: &str) -> Command {
