@@ -2,13 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use git2::{ObjectType, Oid, Repository};
 
-use super::failure::{Failure, Retry};
+use super::failure::Failure;
 use super::http::Http;
 use super::protocol::{
     self, Advertisement, Boundary, Greeting, RemoteRef, Request, Trouble, UNLIMITED,
@@ -16,11 +15,9 @@ use super::protocol::{
 use super::repository::{self, FETCHED, oid, revision};
 use super::ssh::Ssh;
 use super::watch::Watch;
-use super::{Fetched, Progress, Remote, asked_with, local, plain};
+use super::{Fetched, Progress, Remote, asked_with, local, plain, retry};
 use crate::domain::{RefName, RepoUrl, Revision};
 
-/// Tries, the first included.
-const TRIES: u32 = 3;
 /// More commits than this are not named to the server as known.
 const HAVES: usize = 64;
 /// Remembers a server that only libgit2's own transports understand.
@@ -92,31 +89,8 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    /// Does it again when that may help: a few times, with growing and uneven pauses, within
-    /// the total time.
     fn retrying<T>(&self, work: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
-        let mut tries = 1;
-        loop {
-            let failure = match work() {
-                Ok(done) => return Ok(done),
-                Err(failure) => failure,
-            };
-            self.watch.forget_connections();
-            let Retry::Later { after } = failure.retry() else { return Err(failure) };
-            let pause = self.remote.limits.pause * 3_u32.pow(tries - 1);
-            // Half to one and a half times as long: fifty instances do not come back at once.
-            let random = RandomState::new().build_hasher().finish() % 1000;
-            let pause =
-                pause.mul_f64(0.5 + f64::from(u32::try_from(random).unwrap_or(500)) / 1000.0);
-            let wait = after.map_or(pause, |after| after.max(pause));
-            if tries == TRIES || wait >= self.watch.remaining() {
-                return Err(failure);
-            }
-            tries += 1;
-            let reason = failure.to_string();
-            (self.progress)(Progress::Retrying { reason, wait });
-            self.watch.sleep(wait)?;
-        }
+        retry::retrying(self.watch, self.remote.limits.pause, self.progress, work)
     }
 
     fn once(&self, wanted: Revision) -> Result<(), Failure> {

@@ -19,6 +19,7 @@ mod plain;
 mod protocol;
 pub mod proxy;
 mod repository;
+mod retry;
 mod ssh;
 mod substitute;
 mod tls;
