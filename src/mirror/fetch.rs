@@ -80,6 +80,48 @@ pub(super) fn resolve(
     Err(Failure::NameNotFound { name: name.clone(), url: remote.url.clone() })
 }
 
+/// The refs that begin with one of `prefixes` (and, from servers that cannot choose,
+/// others). `v0` asks in the older version at once.
+pub(super) fn list(
+    remote: &Remote,
+    watch: &Watch,
+    progress: &dyn Fn(Progress),
+    v0: bool,
+    prefixes: &[String],
+) -> Result<Vec<RemoteRef>, Failure> {
+    match &remote.url {
+        RepoUrl::File(path) => local::refs(&local::open(path)?)
+            .map_err(|error| Failure::git("listing the refs", path, error)),
+        RepoUrl::Https { .. } => {
+            let mut server = Http::new(remote, watch, progress)?;
+            if !v0 {
+                let mut answer = server.post(&protocol::list_v2(prefixes), true)?;
+                match protocol::read_list_v2(&mut answer) {
+                    Ok(refs) => return Ok(refs),
+                    Err(trouble) if is_not_v2(&trouble, answer.bytes()) => {}
+                    Err(trouble) => return Err(server.explain(trouble)),
+                }
+            }
+            Ok(server.advertisement()?.unwrap_or_default().refs)
+        }
+        RepoUrl::Ssh { .. } => {
+            let (mut server, greeting) = Ssh::connect(remote, watch, progress)?;
+            let refs = match greeting {
+                Greeting::V0(list) => list.refs,
+                Greeting::V2 => {
+                    let answer = server.ask(&protocol::list_v2(prefixes))?;
+                    match protocol::read_list_v2(answer) {
+                        Ok(refs) => refs,
+                        Err(trouble) => return Err(server.explain(trouble, false)),
+                    }
+                }
+            };
+            server.close();
+            Ok(refs)
+        }
+    }
+}
+
 struct Fetch<'a> {
     repository: &'a Repository,
     remote: &'a Remote,
@@ -448,40 +490,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// The refs that begin with one of `prefixes` (and, from servers that cannot choose,
-    /// others).
     fn list(&self, prefixes: &[String]) -> Result<Vec<RemoteRef>, Failure> {
-        match &self.remote.url {
-            RepoUrl::File(path) => local::refs(&local::open(path)?)
-                .map_err(|error| self.git("listing the refs", error)),
-            RepoUrl::Https { .. } => {
-                let mut server = Http::new(self.remote, self.watch, self.progress)?;
-                if !self.speaks_v0() {
-                    let mut answer = server.post(&protocol::list_v2(prefixes), true)?;
-                    match protocol::read_list_v2(&mut answer) {
-                        Ok(refs) => return Ok(refs),
-                        Err(trouble) if is_not_v2(&trouble, answer.bytes()) => {}
-                        Err(trouble) => return Err(server.explain(trouble)),
-                    }
-                }
-                Ok(server.advertisement()?.unwrap_or_default().refs)
-            }
-            RepoUrl::Ssh { .. } => {
-                let (mut server, greeting) = Ssh::connect(self.remote, self.watch, self.progress)?;
-                let refs = match greeting {
-                    Greeting::V0(list) => list.refs,
-                    Greeting::V2 => {
-                        let answer = server.ask(&protocol::list_v2(prefixes))?;
-                        match protocol::read_list_v2(answer) {
-                            Ok(refs) => refs,
-                            Err(trouble) => return Err(server.explain(trouble, false)),
-                        }
-                    }
-                };
-                server.close();
-                Ok(refs)
-            }
-        }
+        list(self.remote, self.watch, self.progress, self.speaks_v0(), prefixes)
     }
 
     /// The commit whose id begins so: among the ends of branches and tags, else in their

@@ -12,6 +12,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpCon
 use ureq::{Agent, Body, Timeout};
 
 use super::credentials::Proof;
+use super::examine::ahead;
 use super::failure::{Failure, Step, harmless};
 use super::pkt::PktReader;
 use super::protocol::{self, Advertisement, Greeting, Trouble};
@@ -47,13 +48,7 @@ impl<'a> Http<'a> {
         let RepoUrl::Https { authority, .. } = &remote.url else {
             return Err(Failure::NotGit { url: remote.url.clone(), answer: "no HTTPS URL".into() });
         };
-        let proxy = remote.proxy.as_ref().map(|proxy| {
-            ureq::Proxy::new(proxy.expose()).map_err(|_| Failure::Proxy {
-                proxy: proxy::shown(proxy),
-                host: authority.clone(),
-                reason: "its URL cannot be read".into(),
-            })
-        });
+        let proxy = remote.proxy.as_ref().map(|proxy| proxy::parse(proxy, authority));
         let proxy = proxy.transpose()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -70,10 +65,10 @@ impl<'a> Http<'a> {
             .timeout_global(Some(watch.remaining().max(Duration::from_millis(1))))
             .input_buffer_size(1 << 16)
             .build();
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(TcpConnector::default())
-                .chain(TlsConnector::new(tls::context(&remote.trust)?));
+        let connector = ()
+            .chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(TlsConnector::new(tls::context(&remote.trust)?, watch.eyes().clone()));
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         let closing = agent.clone();
         watch.at_end(move || closing.shutdown());
@@ -173,7 +168,11 @@ impl<'a> Http<'a> {
             None => request.body(()).map(|request| self.agent.run(request)),
         };
         match sent {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+                self.watch.eyes().see(|seen| seen.clock = date.and_then(ahead).or(seen.clock));
+                Ok(response)
+            }
             Ok(Err(error)) => Err(self.network(error)),
             Err(error) => Err(Failure::NotGit {
                 url: self.remote.url.clone(),

@@ -8,6 +8,8 @@ mod attributes;
 pub mod checkout;
 mod convert;
 pub mod credentials;
+mod dial;
+pub mod examine;
 pub mod failure;
 mod fetch;
 mod http;

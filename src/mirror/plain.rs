@@ -188,7 +188,9 @@ impl Talk<'_> {
 
     fn judge(&self, key: &[u8]) -> Result<(), Failure> {
         match (&self.known, &self.remote.url) {
-            (Some(known), RepoUrl::Ssh { host, port, .. }) => known.judge(host, *port, key),
+            (Some(known), RepoUrl::Ssh { host, port, .. }) => {
+                known.judge(host, *port, key).map(drop)
+            }
             _ => Err(Failure::Broken {
                 url: self.remote.url.clone(),
                 detail: "a host key was shown where none belongs".into(),

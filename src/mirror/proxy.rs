@@ -1,5 +1,6 @@
 //! The web proxy between this host and a server, as `https_proxy` and `no_proxy` say.
 
+use super::Failure;
 use crate::domain::{RepoUrl, Secret};
 
 /// The proxy for a repository, if there is one: a URL, which may hold a password.
@@ -37,6 +38,27 @@ fn without_port(authority: &str) -> &str {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
         _ => authority,
     }
+}
+
+/// A proxy's URL as the HTTP client wants it. `host` is the server behind it.
+///
+/// # Errors
+/// [`Failure::Proxy`].
+pub(super) fn parse(proxy: &Secret, host: &str) -> Result<ureq::Proxy, Failure> {
+    ureq::Proxy::new(proxy.expose()).map_err(|_| Failure::Proxy {
+        proxy: shown(proxy),
+        host: host.to_owned(),
+        reason: "its URL cannot be read".into(),
+    })
+}
+
+/// Host and port of a proxy.
+///
+/// # Errors
+/// [`Failure::Proxy`].
+pub(super) fn address(proxy: &Secret, host: &str) -> Result<(String, u16), Failure> {
+    let parsed = parse(proxy, host)?;
+    Ok((parsed.host().to_owned(), parsed.port()))
 }
 
 /// Host and port of a proxy's URL, which may be shown.

@@ -1,19 +1,18 @@
 //! `git-upload-pack` over SSH, by libssh2.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ssh2::{Channel, ErrorCode, MethodType, Session};
 
 use super::credentials::Proof;
+use super::examine::AcceptedKey;
 use super::failure::{Failure, Step, harmless};
 use super::pkt::PktReader;
 use super::protocol::{self, Greeting, Trouble};
-use super::trust::{KnownHosts, kind_of};
+use super::trust::{KnownHosts, fingerprint, kind_of};
 use super::watch::Watch;
-use super::{Progress, Remote, asked_with};
+use super::{Progress, Remote, asked_with, dial};
 use crate::domain::{RepoUrl, Secret};
 
 // libssh2's codes, which have no names in its binding.
@@ -159,7 +158,14 @@ fn trusted_session(
         };
         let key = session.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
         match known.judge(address.host, address.port, &key) {
-            Ok(()) => return Ok(session),
+            Ok(accepted_by) => {
+                watch.eyes().see(|seen| {
+                    let kind = kind_of(&key).unwrap_or_default();
+                    let fingerprint = fingerprint(&key);
+                    seen.host_key = Some(AcceptedKey { kind, fingerprint, accepted_by });
+                });
+                return Ok(session);
+            }
             Err(failure) => {
                 // A fingerprint does not tell its kind, so the server is asked for its other
                 // keys before it is called an impostor.
@@ -189,7 +195,7 @@ fn session(
     watch: &Watch,
     algorithms: &str,
 ) -> Result<Session, Attempt> {
-    let stream = connect(address, watch).map_err(Attempt::Failed)?;
+    let stream = dial::connect(address.host, address.port, watch).map_err(Attempt::Failed)?;
     watch.closes(&stream);
     let failed = |error: ssh2::Error| {
         let none = matches!(error.code(), ErrorCode::Session(KEY_EXCHANGE | METHOD_NONE));
@@ -205,63 +211,6 @@ fn session(
     session.method_pref(MethodType::HostKey, algorithms).map_err(failed)?;
     session.handshake().map_err(failed)?;
     Ok(session)
-}
-
-fn connect(address: &Address<'_>, watch: &Watch) -> Result<TcpStream, Failure> {
-    let until = Instant::now() + watch.connect_limit();
-    let shown = format!("{}:{}", address.host, address.port);
-    let addresses = resolve(address.host, address.port, watch, until)?;
-    let mut last = None;
-    for candidate in addresses {
-        watch.check()?;
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(watch.timeout(Step::Connect));
-        }
-        match TcpStream::connect_timeout(&candidate, left) {
-            Ok(stream) => {
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(match last {
-        Some(error) if error.kind() == io::ErrorKind::TimedOut => watch.timeout(Step::Connect),
-        Some(error) => Failure::Unreachable { host: shown, reason: error.to_string() },
-        None => Failure::NameLookup { host: address.host.to_owned() },
-    })
-}
-
-/// Name look-up cannot be interrupted; a thread that hangs in it is left behind, holding
-/// nothing.
-fn resolve(
-    host: &str,
-    port: u16,
-    watch: &Watch,
-    until: Instant,
-) -> Result<Vec<std::net::SocketAddr>, Failure> {
-    let (sender, receiver) = mpsc::channel();
-    let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let spawned = std::thread::Builder::new().name("resolve".into()).spawn(move || {
-        let found = (name.as_str(), port).to_socket_addrs();
-        let _ = sender.send(found.map(Iterator::collect::<Vec<_>>));
-    });
-    spawned.map_err(|error| Failure::Unreachable {
-        host: host.to_owned(),
-        reason: error.to_string(),
-    })?;
-    loop {
-        watch.check()?;
-        match receiver.recv_timeout(Duration::from_millis(50)) {
-            Ok(Ok(found)) => return Ok(found),
-            Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < until => {}
-            Err(mpsc::RecvTimeoutError::Timeout) => return Err(watch.timeout(Step::Connect)),
-            Ok(Err(_)) | Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Err(Failure::NameLookup { host: host.to_owned() });
-            }
-        }
-    }
 }
 
 /// Offers the credential, once.

@@ -7,8 +7,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use openssl::error::ErrorStack;
 use openssl::ssl::{
-    HandshakeError, SslConnector, SslConnectorBuilder, SslMethod, SslStream, SslVersion,
+    ConnectConfiguration, HandshakeError, SslConnector, SslConnectorBuilder, SslMethod, SslStream,
+    SslVerifyMode, SslVersion,
 };
 use openssl::x509::X509VerifyResult;
 use ureq::unversioned::transport::{
@@ -16,6 +18,7 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
+use super::examine::{Certificate, Eyes};
 use super::{Failure, Trust};
 
 /// The certificate did not hold; OpenSSL's reason.
@@ -60,18 +63,39 @@ fn system_authorities(builder: &mut SslConnectorBuilder, trust: &Trust) -> Resul
     if let Some(bundle) = &trust.ca_bundle {
         return add_file(builder, bundle);
     }
-    let found = openssl_probe::probe();
-    let hashed = found.cert_dir.filter(|dir| has_hashed_names(dir));
-    let loaded = match (&hashed, &found.cert_file) {
-        (Some(directory), _) => builder.load_verify_locations(None, Some(directory)),
-        (None, Some(file)) => builder.load_verify_locations(Some(file), None),
-        // Nothing there: only a host's own authority can be trusted.
-        (None, None) => Ok(()),
+    // Nothing there: only a host's own authority can be trusted.
+    let Some(store) = system_store() else { return Ok(()) };
+    let loaded = match &store {
+        Store::Directory(directory) => builder.load_verify_locations(None, Some(directory)),
+        Store::File(file) => builder.load_verify_locations(Some(file), None),
     };
     loaded.map_err(|error| {
-        let path = hashed.or(found.cert_file).unwrap_or_default();
-        Failure::file("load the system's certificate authorities from", &path, error.into())
+        let doing = "load the system's certificate authorities from";
+        Failure::file(doing, store.path(), error.into())
     })
+}
+
+/// Where the distribution keeps the certificate authorities.
+pub(super) enum Store {
+    /// With hashed names.
+    Directory(PathBuf),
+    /// A bundle.
+    File(PathBuf),
+}
+
+impl Store {
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        let (Self::Directory(path) | Self::File(path)) = self;
+        path
+    }
+}
+
+/// The system's authorities, if it has any.
+pub(super) fn system_store() -> Option<Store> {
+    let found = openssl_probe::probe();
+    let hashed = found.cert_dir.filter(|dir| has_hashed_names(dir));
+    hashed.map(Store::Directory).or_else(|| found.cert_file.map(Store::File))
 }
 
 fn has_hashed_names(directory: &Path) -> bool {
@@ -95,11 +119,28 @@ fn add_file(builder: &mut SslConnectorBuilder, file: &Path) -> Result<(), Failur
 /// The link of ureq's chain that puts TLS around a connection.
 pub(super) struct TlsConnector {
     context: SslConnector,
+    eyes: Eyes,
 }
 
 impl TlsConnector {
-    pub(super) fn new(context: SslConnector) -> Self {
-        Self { context }
+    pub(super) fn new(context: SslConnector, eyes: Eyes) -> Self {
+        Self { context, eyes }
+    }
+
+    /// The context for one connection. The certificate is taken down for those who look
+    /// before it is judged: of one that is refused, OpenSSL keeps nothing.
+    fn configuration(&self) -> Result<ConnectConfiguration, ErrorStack> {
+        let mut configuration = self.context.configure()?;
+        if self.eyes.are_open() {
+            let eyes = self.eyes.clone();
+            configuration.set_verify_callback(SslVerifyMode::PEER, move |good, judged| {
+                if let Some(shown) = judged.chain().and_then(|chain| chain.get(0)) {
+                    eyes.see(|seen| seen.certificate = Some(Certificate::of(shown)));
+                }
+                good
+            });
+        }
+        Ok(configuration)
     }
 }
 
@@ -125,7 +166,9 @@ impl<In: Transport> Connector<In> for TlsConnector {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let mut adapter = TransportAdapter::new(plain.boxed(), details.current_time.clone());
         adapter.set_timeout(details.timeout);
-        let stream = self.context.connect(host, adapter).map_err(|error| match error {
+        let configuration =
+            self.configuration().map_err(|stack| ureq::Error::Other(stack.into()))?;
+        let stream = configuration.connect(host, adapter).map_err(|error| match error {
             HandshakeError::SetupFailure(stack) => ureq::Error::Other(stack.into()),
             HandshakeError::Failure(half) | HandshakeError::WouldBlock(half) => {
                 let verdict = half.ssl().verify_result();
@@ -139,6 +182,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
                 }
             }
         })?;
+        self.eyes.see(|seen| seen.tls = Some(stream.ssl().version_str().to_owned()));
         let buffers = LazyBuffers::new(
             details.config.input_buffer_size(),
             details.config.output_buffer_size(),

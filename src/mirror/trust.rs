@@ -143,11 +143,11 @@ impl KnownHosts {
         self.pins.is_some()
     }
 
-    /// Judges the key that `host` shows.
+    /// Judges the key that `host` shows. Says what accepts it.
     ///
     /// # Errors
     /// [`Failure::UnknownHostKey`], [`Failure::ChangedHostKey`], [`Failure::RevokedHostKey`].
-    pub(super) fn judge(&self, host: &str, port: u16, key: &[u8]) -> Result<(), Failure> {
+    pub(super) fn judge(&self, host: &str, port: u16, key: &[u8]) -> Result<String, Failure> {
         let fingerprint = fingerprint(key);
         let kind = kind_of(key).unwrap_or_else(|| "unknown".into());
         let describe = |known: Vec<String>, note: Option<String>| {
@@ -160,7 +160,7 @@ impl KnownHosts {
         if let Some(pins) = &self.pins {
             let same = |pin: &String| pin.trim_end_matches('=') == fingerprint;
             if pins.iter().any(same) {
-                return Ok(());
+                return Ok("`host_keys`".into());
             }
             return Err(Failure::ChangedHostKey(describe(pins.clone(), None)));
         }
@@ -172,8 +172,8 @@ impl KnownHosts {
         if let Some(line) = of(Marker::Revoked).find(|line| line.key == key) {
             return Err(Failure::RevokedHostKey(describe(vec![show(line)], None)));
         }
-        if of(Marker::None).any(|line| line.key == key) {
-            return Ok(());
+        if let Some(line) = of(Marker::None).find(|line| line.key == key) {
+            return Ok(line.place.clone());
         }
         let known: Vec<_> = of(Marker::None).map(|line| show(line)).collect();
         if !known.is_empty() {
@@ -210,7 +210,7 @@ fn known_as(host: &str, port: u16) -> String {
 }
 
 /// `SHA256:…`, as `ssh-keygen -l` shows it.
-fn fingerprint(key: &[u8]) -> String {
+pub(super) fn fingerprint(key: &[u8]) -> String {
     let hash = openssl::base64::encode_block(&openssl::sha::sha256(key));
     format!("SHA256:{}", hash.trim_end_matches('='))
 }

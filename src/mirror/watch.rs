@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::examine::Eyes;
 use super::failure::{Failure, Step};
 use super::{Limits, Remote};
 use crate::domain::RepoUrl;
@@ -24,6 +25,7 @@ enum Verdict {
 /// Watches one fetch; its thread ends when this is dropped.
 pub(super) struct Watch {
     shared: Arc<Shared>,
+    eyes: Eyes,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -46,6 +48,11 @@ struct State {
 impl Watch {
     /// Starts watching.
     pub(super) fn start(remote: &Remote) -> Self {
+        Self::start_seeing(remote, Eyes::default())
+    }
+
+    /// Starts watching for somebody who wants to know what is seen of the server.
+    pub(super) fn start_seeing(remote: &Remote, eyes: Eyes) -> Self {
         let shared = Arc::new(Shared {
             url: remote.url.clone(),
             limits: remote.limits,
@@ -59,7 +66,12 @@ impl Watch {
         // looked at when something arrives.
         let thread =
             std::thread::Builder::new().name("watch".to_owned()).spawn(move || watching.run()).ok();
-        Self { shared, thread }
+        Self { shared, eyes, thread }
+    }
+
+    /// Who wants to know what is seen of the server.
+    pub(super) fn eyes(&self) -> &Eyes {
+        &self.eyes
     }
 
     /// Closes `stream` when the fetch must end.

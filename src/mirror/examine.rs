@@ -1,0 +1,247 @@
+//! Asks a server what can be known of it without fetching, step by step, with the functions
+//! of a real fetch. Nothing is stored.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use openssl::asn1::Asn1Time;
+use openssl::x509::{X509NameRef, X509Ref};
+
+use super::failure::Failure;
+use super::watch::Watch;
+use super::{Progress, Remote, Trust, dial, fetch, proxy, tls};
+use crate::domain::{RepoUrl, Revision};
+
+/// Where a connection goes first: to the server, or to the proxy before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host, without port.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// It is a proxy's: its `host:port`, without user and password.
+    pub proxy: Option<String>,
+}
+
+/// What was seen of a server while it was asked, whatever came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// The protocol version that was agreed on: `TLSv1.3`.
+    pub tls: Option<String>,
+    /// The certificate it showed, trusted or not.
+    pub certificate: Option<Certificate>,
+    /// The SSH host key it showed, if that was accepted; a refused one is in the failure.
+    pub host_key: Option<AcceptedKey>,
+    /// Seconds its clock is ahead of ours.
+    pub clock: Option<i64>,
+}
+
+/// A server's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its subject's common name, or all of its subject.
+    pub subject: String,
+    /// Who issued it.
+    pub issuer: String,
+    /// Days until it expires; negative when it has.
+    pub days_left: i32,
+}
+
+/// A host key that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedKey {
+    /// `ssh-ed25519`, …
+    pub kind: String,
+    /// `SHA256:…`
+    pub fingerprint: String,
+    /// What accepts it: a line of a file, or `host_keys`.
+    pub accepted_by: String,
+}
+
+/// What the listing of a repository showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Branches.
+    pub branches: usize,
+    /// The branch whose end is the wanted commit, if one's is.
+    pub wanted_at: Option<String>,
+}
+
+/// Where `remote` is connected to; `None` for a repository on this host.
+///
+/// # Errors
+/// A proxy's URL that cannot be read.
+pub fn endpoint(remote: &Remote) -> Result<Option<Endpoint>, Failure> {
+    let (host, port) = match &remote.url {
+        RepoUrl::File(_) => return Ok(None),
+        RepoUrl::Ssh { host, port, .. } => (host.clone(), *port),
+        RepoUrl::Https { authority, .. } => match &remote.proxy {
+            Some(url) => {
+                let (host, port) = proxy::address(url, authority)?;
+                let proxy = Some(proxy::shown(url));
+                return Ok(Some(Endpoint { host, port, proxy }));
+            }
+            None => split(authority),
+        },
+    };
+    Ok(Some(Endpoint { host, port, proxy: None }))
+}
+
+fn split(authority: &str) -> (String, u16) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            (host.to_owned(), port.parse().unwrap_or(443))
+        }
+        _ => (authority.to_owned(), 443),
+    }
+}
+
+/// The addresses behind the endpoint's name.
+///
+/// # Errors
+/// [`Failure::NameLookup`], [`Failure::Timeout`], [`Failure::Interrupted`].
+pub fn look_up(endpoint: &Endpoint, remote: &Remote) -> Result<Vec<SocketAddr>, Failure> {
+    let watch = Watch::start(remote);
+    let until = Instant::now() + watch.connect_limit();
+    dial::resolve(&endpoint.host, endpoint.port, &watch, until)
+}
+
+/// Connects to the first address that answers, and says to which and how long it took.
+///
+/// # Errors
+/// [`Failure::Unreachable`], [`Failure::Timeout`], [`Failure::Interrupted`].
+pub fn connect(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    remote: &Remote,
+) -> Result<(SocketAddr, Duration), Failure> {
+    let watch = Watch::start(remote);
+    let started = Instant::now();
+    let until = started + watch.connect_limit();
+    let stream = dial::connect_to(&endpoint.host, endpoint.port, addresses, &watch, until)?;
+    let took = started.elapsed();
+    let peer = stream.peer_addr().map_err(|error| Failure::Unreachable {
+        host: endpoint.host.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok((peer, took))
+}
+
+/// Lists the repository's branches with the remote's credential, once, without retries.
+/// What was seen of the server comes back in any case.
+pub fn list(
+    remote: &Remote,
+    wanted: Option<Revision>,
+    progress: &dyn Fn(Progress),
+) -> (Seen, Result<Listing, Failure>) {
+    let eyes = Eyes::open();
+    let watch = Watch::start_seeing(remote, eyes.clone());
+    let prefixes = ["HEAD", "refs/heads/"].map(str::to_owned);
+    let refs = fetch::list(remote, &watch, progress, false, &prefixes);
+    let listing = refs.map(|refs| {
+        let branch = |name: &[u8]| {
+            name.strip_prefix(b"refs/heads/").map(|n| String::from_utf8_lossy(n).into_owned())
+        };
+        let branches = refs.iter().filter(|found| branch(&found.name).is_some()).count();
+        let at = refs.iter().find(|found| Some(found.id) == wanted && found.name != b"HEAD");
+        Listing { branches, wanted_at: at.and_then(|found| branch(&found.name)) }
+    });
+    (eyes.seen(), listing)
+}
+
+/// The certificate authorities that `trust` stands for, as messages name them.
+pub fn authorities(trust: &Trust) -> Vec<(&'static str, PathBuf)> {
+    let mut found = Vec::new();
+    match (&trust.ca_bundle, tls::system_store()) {
+        (Some(bundle), _) => found.push(("SSL_CERT_FILE", bundle.clone())),
+        (None, Some(store)) => found.push(("system", store.path().to_owned())),
+        (None, None) => {}
+    }
+    found.extend(trust.ca_file.iter().map(|file| ("ca_file", file.clone())));
+    found
+}
+
+/// Takes down what is seen of a server; those of a real fetch are closed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Eyes(Option<Arc<Mutex<Seen>>>);
+
+impl Eyes {
+    fn open() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Whether somebody looks.
+    pub(super) fn are_open(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Takes something down, if somebody looks.
+    pub(super) fn see(&self, note: impl FnOnce(&mut Seen)) {
+        if let Some(seen) = &self.0 {
+            note(&mut seen.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn seen(&self) -> Seen {
+        let mut copy = Seen::default();
+        self.see(|seen| copy = seen.clone());
+        copy
+    }
+}
+
+impl Certificate {
+    /// What matters of a certificate.
+    pub(super) fn of(certificate: &X509Ref) -> Self {
+        let days_left = Asn1Time::days_from_now(0)
+            .and_then(|now| now.diff(certificate.not_after()))
+            // Both parts are negative when it has expired.
+            .map_or(0, |left| if left.secs < 0 { left.days - 1 } else { left.days });
+        Self {
+            subject: name(certificate.subject_name()),
+            issuer: name(certificate.issuer_name()),
+            days_left,
+        }
+    }
+}
+
+/// The common name, else all parts of a name.
+fn name(name: &X509NameRef) -> String {
+    let text =
+        |entry: &openssl::x509::X509NameEntryRef| entry.data().to_string().unwrap_or_default();
+    let common = name.entries_by_nid(openssl::nid::Nid::COMMONNAME).next();
+    let shown = match common {
+        Some(common) => text(common),
+        None => name.entries().map(text).collect::<Vec<_>>().join(", "),
+    };
+    super::failure::harmless(shown.as_bytes())
+}
+
+/// How far the clock that wrote a `Date` header is ahead of ours, in seconds.
+pub(super) fn ahead(date: &str) -> Option<i64> {
+    let then = jiff::fmt::rfc2822::parse(date).ok()?.timestamp();
+    Some(then.as_second() - jiff::Timestamp::now().as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_of_urls_have_their_port() {
+        assert_eq!(split("git.example.com"), ("git.example.com".into(), 443));
+        assert_eq!(split("git.example.com:8443"), ("git.example.com".into(), 8443));
+        assert_eq!(split("[::1]"), ("[::1]".into(), 443));
+        assert_eq!(split("[::1]:8443"), ("[::1]".into(), 8443));
+    }
+
+    #[test]
+    fn a_date_header_tells_the_difference_of_the_clocks() {
+        let then = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(100);
+        let header = then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let ahead = ahead(&header).unwrap();
+        assert!((98..=100).contains(&ahead), "{ahead}");
+        assert_eq!(super::ahead("yesterday"), None);
+    }
+}
