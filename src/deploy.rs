@@ -285,7 +285,7 @@ pub fn plan(
         cache: &settings.cache_dir,
         hosts: &hosts,
         variable: &variable,
-        hidden: Vec::new(),
+        hidden: hidden(&settings.environment, &hosts),
         offline: args.offline,
         hook: None,
         agent_configuration_file: None,

@@ -271,19 +271,10 @@ impl From<credentials::Error> for Failure {
 fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
     let rule = run.hosts.rule_for(&app.source);
     let about = Some(app.name.as_str());
-    let world = World {
-        variable: &|name| (run.variable)(name)?.into_string().ok(),
-        interrupt: run.interrupt,
-        warn: &|text| run.console.warn(about, &text),
-    };
-    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
-    let credential =
-        credentials::resolve(auth, rule.username.as_deref(), &world).map_err(|error| {
-            Failure::from(error).context(format!("cannot show {} a credential", app.source))
-        })?;
-    Ok(Remote {
+    let variable = |name: &str| (run.variable)(name)?.into_string().ok();
+    let mut remote = Remote {
         url: app.source.clone(),
-        credential,
+        credential: None,
         trust: Trust {
             ca_file: rule.ca_file,
             ca_bundle: (run.variable)("SSL_CERT_FILE").map(PathBuf::from),
@@ -292,9 +283,22 @@ fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
         },
         limits: Limits::default(),
         interrupt: run.interrupt.clone(),
-        proxy: mirror::proxy::from_environment(&app.source, world.variable),
+        proxy: mirror::proxy::from_environment(&app.source, &variable),
         plain: (run.variable)("MULTIDEPLOYER_TRANSPORT").is_some_and(|kind| kind == "plain"),
-    })
+    };
+    let world = World {
+        remote: &remote,
+        variable: &variable,
+        hidden: &run.hidden,
+        interrupt: run.interrupt,
+        warn: &|text| run.console.warn(about, &text),
+    };
+    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
+    remote.credential =
+        credentials::resolve(auth, rule.username.as_deref(), &world).map_err(|error| {
+            Failure::from(error).context(format!("cannot show {} a credential", app.source))
+        })?;
+    Ok(remote)
 }
 
 /// Asks the app's remote what a branch, tag or abbreviated commit id is.

@@ -1,10 +1,12 @@
 //! From a reference to a secret to the secret itself.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Remote;
 use crate::domain::Secret;
 use crate::hosts::Auth;
 use crate::process::{self, Command, Interrupt, Outcome, Stream};
@@ -107,8 +109,13 @@ impl Error {
 
 /// What resolving may use of the world.
 pub struct World<'a> {
+    /// The repository that the credential is for, and how its server is reached. A credential
+    /// in it counts for nothing.
+    pub remote: &'a Remote,
     /// The environment of this process.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Variables that no command may see: they hold other secrets.
+    pub hidden: &'a [OsString],
     /// Ends a command.
     pub interrupt: &'a Interrupt,
     /// Takes a warning for people.
@@ -137,9 +144,7 @@ pub fn resolve(
             let text = read_secret("the token file", path, world.warn)?;
             Proof::Token(token(&text, false, &origin)?)
         }
-        Auth::TokenCommand(argv) => {
-            Proof::Token(token(&printed(argv, world.interrupt)?, false, &origin)?)
-        }
+        Auth::TokenCommand(argv) => Proof::Token(token(&printed(argv, world)?, false, &origin)?),
         Auth::SshKeyFile(path) => {
             let text = read_secret("the private key", path, world.warn)?;
             Proof::Key { private: key(&text, &origin)?, passphrase: None }
@@ -216,12 +221,27 @@ fn read_secret(what: &'static str, path: &Path, warn: &dyn Fn(String)) -> Result
     io::read_to_string(file).map_err(failed)
 }
 
+/// A command with a bounded time that sees no other secret, and knows its home also where the
+/// agent's service has none.
+fn command(program: &str, world: &World<'_>) -> Command {
+    let mut command = Command::new(program).deadline(Some(COMMAND_TIME));
+    for name in world.hidden {
+        command = command.env_remove(name);
+    }
+    if (world.variable)("HOME").is_none()
+        && let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::geteuid())
+    {
+        command = command.env("HOME", user.dir);
+    }
+    command
+}
+
 /// What a command prints on its standard output.
-fn printed(argv: &[String], interrupt: &Interrupt) -> Result<String, Error> {
+fn printed(argv: &[String], world: &World<'_>) -> Result<String, Error> {
     let program = argv.first().cloned().unwrap_or_default();
     let mut output = Vec::new();
-    let command = Command::new(&program).args(argv.iter().skip(1)).deadline(Some(COMMAND_TIME));
-    let finished = command.run(interrupt, &mut |line| {
+    let command = command(&program, world).args(argv.iter().skip(1));
+    let finished = command.run(world.interrupt, &mut |line| {
         if line.stream == Stream::Stdout && output.len() <= LONGEST {
             output.extend_from_slice(line.bytes);
             if !line.continues {
@@ -244,12 +264,26 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+    use crate::domain::RepoUrl;
+    use crate::mirror::{Limits, Trust};
 
     fn resolved(auth: &Auth) -> (Result<Option<Credential>, Error>, Vec<String>) {
         let warnings = RefCell::new(Vec::new());
         let interrupt = Interrupt::new();
+        let url = RepoUrl::Https { authority: "git.example.com".into(), path: "a/b.git".into() };
+        let remote = Remote {
+            url,
+            credential: None,
+            trust: Trust::default(),
+            limits: Limits::default(),
+            interrupt: interrupt.clone(),
+            proxy: None,
+            plain: false,
+        };
         let world = World {
+            remote: &remote,
             variable: &|name| (name == "TOKEN").then(|| " ghs_abc \n".to_owned()),
+            hidden: &["PATH".into()],
             interrupt: &interrupt,
             warn: &|text| warnings.borrow_mut().push(text),
         };
@@ -276,7 +310,7 @@ mod tests {
         assert_eq!(secret(&Auth::TokenEnv("TOKEN".into())), "ghs_abc");
         let file = text_file("ghs_def\r\n", 0o600);
         assert_eq!(secret(&Auth::TokenFile(file.path().into())), "ghs_def");
-        let echo = ["sh", "-c", "echo noise >&2; printf 'ghs_ghi\\n'"].map(str::to_owned);
+        let echo = ["/bin/sh", "-c", "echo noise >&2; printf 'ghs_ghi\\n'"].map(str::to_owned);
         assert_eq!(secret(&Auth::TokenCommand(echo.into())), "ghs_ghi");
         let odd = Auth::Given { token: Secret::new("a@:/#%+b".into()), origin: "`-g`" };
         assert_eq!(secret(&odd), "a@:/#%+b");
@@ -306,8 +340,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_does_not_see_the_variables_of_others() {
+        let argv = ["/bin/sh", "-c", "/usr/bin/env | /bin/grep -c ^PATH="].map(str::to_owned);
+        let error = resolved(&Auth::TokenCommand(argv.into())).0.unwrap_err();
+        assert!(error.to_string().contains("exited with code 1"), "{error}");
+        let argv = ["/bin/sh", "-c", "echo $HOME"].map(str::to_owned);
+        assert!(secret(&Auth::TokenCommand(argv.into())).starts_with('/'));
+    }
+
+    #[test]
     fn a_command_that_fails_says_how_and_not_what_it_printed() {
-        let argv = ["sh", "-c", "echo hunter2; exit 3"].map(str::to_owned);
+        let argv = ["/bin/sh", "-c", "echo hunter2; exit 3"].map(str::to_owned);
         let error = resolved(&Auth::TokenCommand(argv.into())).0.unwrap_err();
         assert!(error.to_string().contains("exited with code 3"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
