@@ -54,6 +54,12 @@ pub enum Command {
     History(HistoryArgs),
     /// Show what a run logged: the last one, or another
     Logs(LogsArgs),
+    /// Write a manifest repository to start from
+    Init(InitArgs),
+    /// Print a script that completes this program's command line
+    Completion(CompletionArgs),
+    /// Print the man page, or write all pages
+    Man(ManArgs),
     /// The built-in codedeploy-local, with the options of the agent's own
     #[command(name = "codedeploy-local", disable_help_flag = true)]
     CodedeployLocal {
@@ -151,10 +157,35 @@ pub struct LogsArgs {
     pub run: Option<String>,
 }
 
+/// Options of `init`.
+#[derive(Debug, Args, Clone)]
+pub struct InitArgs {
+    /// Where to
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub directory: PathBuf,
+}
+
+/// Options of `completion`.
+#[derive(Debug, Args, Clone)]
+pub struct CompletionArgs {
+    /// For which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args, Clone)]
+pub struct ManArgs {
+    /// Write the pages of all commands into this directory
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
 /// Options of every command.
 #[derive(Debug, Args, Clone)]
 pub struct GlobalArgs {
-    /// The manifest [default: multideployer.yaml in the working directory]
+    /// The manifest [default: multideployer.yaml in the working directory, else the one in
+    /// /etc/multideployer]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Mirrors and worktrees [default: /var/cache/codedeploy-multideployer]

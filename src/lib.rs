@@ -28,7 +28,7 @@
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`files`], [`process`], [`mirror`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`deploy`], [`inspect`], this file |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`deploy`], [`inspect`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
 pub mod bundle;
@@ -36,12 +36,14 @@ pub mod cli;
 pub mod codedeploy;
 pub mod deploy;
 pub mod diagnostic;
+pub mod documents;
 pub mod domain;
 pub mod engine;
 pub mod error;
 pub mod files;
 pub mod host;
 pub mod hosts;
+pub mod init;
 pub mod inspect;
 pub mod ledger;
 pub mod manifest;
@@ -148,6 +150,9 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         Some(Command::Status(args)) => inspect::status(settings, &args),
         Some(Command::History(args)) => inspect::history(settings, &args),
         Some(Command::Logs(args)) => inspect::logs(settings, &args),
+        Some(Command::Init(args)) => init::init(&args),
+        Some(Command::Completion(args)) => Ok(documents::completion(&args)),
+        Some(Command::Man(args)) => documents::man(&args),
         // Handled before the command line was parsed.
         Some(Command::CodedeployLocal { .. }) => Err(before_command().into()),
     }

@@ -10,6 +10,9 @@ use crate::codedeploy::Choice;
 use crate::domain::{Hook, Secret};
 use crate::error::{ExitCode, Failure};
 
+/// Where the manifest is unless it is named: where 0.3.1 looked, then where a deployed
+/// manifest repository puts it, so that `status` on an instance needs no option.
+const MANIFESTS: [&str; 2] = ["multideployer.yaml", "/etc/multideployer/multideployer.yaml"];
 /// Variables of ours that are not passed on to any child.
 const OURS: &str = "MULTIDEPLOYER_";
 /// The token as it was given by `-g`, handed from the process that was started with it to the
@@ -148,7 +151,11 @@ impl Settings {
         )?;
         let named = global.config.clone().or_else(|| environment.path("MULTIDEPLOYER_CONFIG"));
         let config_named = named.is_some();
-        let config = named.unwrap_or_else(|| PathBuf::from("multideployer.yaml"));
+        let config = named.unwrap_or_else(|| {
+            let [here, installed] = MANIFESTS.map(PathBuf::from);
+            let only_installed = !here.exists() && installed.exists();
+            if only_installed { installed } else { here }
+        });
         let tool = match global
             .codedeploy_local_path
             .clone()

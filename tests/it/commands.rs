@@ -194,3 +194,61 @@ fn usage_errors_have_their_own_exit_code() {
     host.run_bare(&["--help"]).ok().stdout_has("Exit codes:");
     host.run_bare(&["--version"]).ok().stdout_has(env!("CARGO_PKG_VERSION"));
 }
+
+#[test]
+fn init_writes_what_check_accepts_and_overwrites_nothing() {
+    let host = TestHost::new();
+    let wrote = host.run_bare(&["init", "fleet"]).ok();
+    assert_eq!(wrote.stdout.lines().count(), 4, "{wrote:?}");
+    host.run_bare(&["check", "fleet/multideployer.yaml"]).ok();
+    host.write("fleet/multideployer.yaml", "mine");
+    host.run_bare(&["init", "fleet"]).code(2).says("nothing was written");
+    assert_eq!(host.read("fleet/multideployer.yaml"), "mine");
+}
+
+#[test]
+#[ignore = "needs root: the file is given to root"]
+fn init_writes_what_codedeploy_can_deploy() {
+    let host = TestHost::new();
+    let _ = host.run_bare(&["init", "fleet"]).ok();
+    let etc = host.path("installed").display().to_string();
+    for file in ["fleet/appspec.yml", "fleet/scripts/after_install.sh"] {
+        let text = host.read(file).replace("/etc/multideployer", &etc);
+        host.write(file, &text);
+    }
+    // The hook finds this program, and this program its directories, by the environment.
+    let mut command = host.bare();
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_multideployer"));
+    let path = format!("{}:/usr/bin:/bin", binary.parent().expect("a directory").display());
+    command.env("PATH", path);
+    for (name, place) in [("CACHE_DIR", "cache"), ("STATE_DIR", "state"), ("LOG", "log/m.log")] {
+        command.env(format!("MULTIDEPLOYER_{name}"), host.path(place));
+    }
+    command.args(["codedeploy-local", "--type", "directory", "--bundle-location"]);
+    command.arg(host.path("fleet")).args(["--deployment-group", "fleet"]);
+    command.arg("--agent-configuration-file").arg(host.path("etc/codedeployagent.yml"));
+    let _ = host.start_command(command).wait().ok();
+    assert!(host.read("installed/multideployer.yaml").contains("version: 2"));
+    assert!(host.read("log/m.log").contains("ends with exit code 0"), "{}", host.read("log/m.log"));
+}
+
+#[test]
+fn completion_and_man_pages_know_the_commands() {
+    let host = TestHost::new();
+    for (shell, command) in [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish")] {
+        let script = host.run_bare(&["completion", shell]).ok().stdout;
+        assert!(script.contains("history") && script.contains("lock-wait"), "{shell}: {script}");
+        let file = host.write("completion", &script);
+        // Shells that are here say whether it is a script.
+        let checked = std::process::Command::new(command).args(["-n", &file]).status();
+        assert!(checked.map_or(shell != "bash", |status| status.success()), "{shell}");
+    }
+    let page = host.run_bare(&["man"]).ok().stdout;
+    assert!(page.contains(".TH multideployer 1") && page.contains("Exit codes"), "{page}");
+    let pages = host.run_bare(&["man", "pages"]).ok().stdout;
+    assert!(pages.contains("pages/multideployer-deploy.1\n"), "{pages}");
+    for page in pages.lines() {
+        assert!(host.read(page).contains(".SH NAME"), "{page}");
+    }
+    host.run_bare(&["man", "/dev/null/x"]).code(11).says("/dev/null/x");
+}
