@@ -1,0 +1,83 @@
+//! What to do about each failure.
+
+use super::{Failure, HostKey, Step};
+use crate::domain::RepoUrl;
+
+impl Failure {
+    /// What to do next.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::CommitNotFound { asked_with, .. } => format!(
+                "push the commit, or check that {asked_with} may read the branch it is on; a server may also refuse commits that no branch or tag reaches"
+            ),
+            Self::NotACommit { .. } => "give the id of a commit (`git rev-parse HEAD`)".into(),
+            Self::NameNotFound { .. } => "push it, or give the full commit id".into(),
+            Self::AmbiguousName { .. } => "give the full commit id".into(),
+            Self::NotFoundOrForbidden { asked_with, .. } => format!(
+                "check the address; else whether {asked_with} has expired, lists this repository, and is authorised for the organisation's single sign-on"
+            ),
+            Self::Denied { asked_with, .. } => {
+                format!("check that {asked_with} is complete, has not expired and may read this repository")
+            }
+            Self::CredentialMissing { url: RepoUrl::Ssh { .. } } => {
+                "add `auth: {ssh_key_file: …}` for this host or repository under `hosts` in the manifest".into()
+            }
+            Self::CredentialMissing { .. } => {
+                "add `auth` for this host or repository under `hosts` in the manifest, or set MULTIDEPLOYER_GITHUB_TOKEN".into()
+            }
+            Self::CredentialUnusable { url, .. } => match url {
+                RepoUrl::Https { .. } => "HTTPS takes a token; use an ssh:// source for a key".into(),
+                RepoUrl::Ssh { .. } => "SSH takes a key; use an https:// source for a token".into(),
+                RepoUrl::File(_) => "a repository on this host takes no credential".into(),
+            },
+            Self::Credential(error) => return error.hint(),
+            Self::UnknownHostKey(key) => host_key_hint(key),
+            Self::ChangedHostKey(key) => format!(
+                "somebody may be listening in, or the server got a new key: ask its administrator; known is {}; if the new key is right, replace that line by `{}`",
+                key.known.join(", "),
+                key.line
+            ),
+            Self::RevokedHostKey(key) => {
+                format!("the key is known to be compromised ({}): do not use this server", key.known.join(", "))
+            }
+            Self::Certificate { .. } => {
+                "if the server's certificate comes from your own authority, name it with `ca_file` for this host; check the clock too".into()
+            }
+            Self::NameLookup { .. } => "check the host's name, and this instance's DNS".into(),
+            Self::Unreachable { .. } => {
+                "check address and port, security groups and routes; `proxy` of the host if one is needed".into()
+            }
+            Self::Proxy { .. } => "check the proxy's address and credentials, and that it allows this host".into(),
+            Self::Timeout { step: Step::Total, .. } => "check the network; raise the host's total time limit for a very large repository".into(),
+            Self::Timeout { .. } | Self::Broken { .. } => "check the network and the server's health".into(),
+            Self::Status { status: 429, .. } => "the server limits requests: run again later".into(),
+            Self::Status { .. } => "check the server's health".into(),
+            Self::Redirected { to, .. } => {
+                format!("if it moved, put `{to}` into the manifest; credentials are never sent to another host")
+            }
+            Self::NotGit { .. } => "a proxy or a login page may be in between: check the address, and `proxy` of the host".into(),
+            Self::Remote { .. } => "check the server's log".into(),
+            Self::ObjectFormat { .. } => "use a repository with SHA-1 ids".into(),
+            Self::Damaged { .. } => "delete it: it is fetched again, and what is deployed stays recorded in last_state.yaml".into(),
+            Self::Locked { .. } => "wait for the other run to end".into(),
+            Self::DiskFull { .. } => "make room, then run again".into(),
+            Self::File { .. } => "check that the directory exists, is yours, and can be written".into(),
+            Self::UnsafeName { .. } => "remove the name from the repository".into(),
+            Self::Encoding { .. } => "use UTF-8, UTF-16 or UTF-32, or drop the attribute".into(),
+            Self::Git { source, .. } if source.code() == git2::ErrorCode::Owner => {
+                "the mirror belongs to another user: run as that user, or delete it".into()
+            }
+            Self::Git { .. } | Self::Interrupted(_) => return None,
+        };
+        Some(text)
+    }
+}
+
+fn host_key_hint(key: &HostKey) -> String {
+    let note = key.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+    format!(
+        "compare the fingerprint with what the server's administrator publishes, then add `{}` to known_hosts, or the fingerprint to `host_keys`; looked in {}{note}",
+        key.line,
+        key.consulted.join(", "),
+    )
+}

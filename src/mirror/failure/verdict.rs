@@ -1,0 +1,95 @@
+//! What follows from each failure: whether to try again, and what the run ends with.
+
+use super::{Failure, Retry, Step};
+use crate::error::{self, ExitCode};
+
+impl Failure {
+    /// Whether trying again may help.
+    pub fn retry(&self) -> Retry {
+        let soon = Retry::Later { after: None };
+        match self {
+            Self::NameLookup { .. }
+            | Self::Unreachable { .. }
+            | Self::Broken { .. }
+            | Self::Timeout { step: Step::Connect | Step::Read, .. } => soon,
+            Self::Status { status: 429 | 500..=599, after, .. } => Retry::Later { after: *after },
+            Self::Proxy { .. } | Self::Status { .. } | Self::Timeout { step: Step::Total, .. } => {
+                Retry::Never
+            }
+            Self::CommitNotFound { .. }
+            | Self::NotACommit { .. }
+            | Self::NameNotFound { .. }
+            | Self::AmbiguousName { .. }
+            | Self::NotFoundOrForbidden { .. }
+            | Self::Denied { .. }
+            | Self::CredentialMissing { .. }
+            | Self::CredentialUnusable { .. }
+            | Self::Credential(_)
+            | Self::UnknownHostKey(_)
+            | Self::ChangedHostKey(_)
+            | Self::RevokedHostKey(_)
+            | Self::Certificate { .. }
+            | Self::Redirected { .. }
+            | Self::NotGit { .. }
+            | Self::Remote { .. }
+            | Self::ObjectFormat { .. }
+            | Self::Interrupted(_)
+            | Self::Damaged { .. }
+            | Self::Locked { .. }
+            | Self::DiskFull { .. }
+            | Self::File { .. }
+            | Self::UnsafeName { .. }
+            | Self::Encoding { .. }
+            | Self::Git { .. } => Retry::Never,
+        }
+    }
+
+    /// What the run ends with.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::CommitNotFound { .. }
+            | Self::NotACommit { .. }
+            | Self::NameNotFound { .. }
+            | Self::AmbiguousName { .. }
+            | Self::NotFoundOrForbidden { .. }
+            | Self::Denied { .. }
+            | Self::CredentialMissing { .. }
+            | Self::CredentialUnusable { .. }
+            | Self::Credential(_)
+            | Self::UnknownHostKey(_)
+            | Self::ChangedHostKey(_)
+            | Self::RevokedHostKey(_)
+            | Self::Certificate { .. }
+            | Self::NameLookup { .. }
+            | Self::Unreachable { .. }
+            | Self::Proxy { .. }
+            | Self::Timeout { .. }
+            | Self::Broken { .. }
+            | Self::Status { .. }
+            | Self::Redirected { .. }
+            | Self::NotGit { .. }
+            | Self::Remote { .. }
+            | Self::ObjectFormat { .. }
+            | Self::Damaged { .. }
+            | Self::Git { .. } => ExitCode::Fetch,
+            Self::Interrupted(signal) => match *signal {
+                1 => ExitCode::Hangup,
+                2 => ExitCode::Interrupted,
+                _ => ExitCode::Terminated,
+            },
+            Self::Locked { .. } => ExitCode::Locked,
+            Self::DiskFull { .. } | Self::File { .. } => ExitCode::Unfit,
+            Self::UnsafeName { .. } | Self::Encoding { .. } => ExitCode::Refused,
+        }
+    }
+}
+
+impl From<Failure> for error::Failure {
+    fn from(failure: Failure) -> Self {
+        let report = Self::from_error(failure.exit_code(), &failure);
+        match failure.hint() {
+            Some(hint) => report.hint(hint),
+            None => report,
+        }
+    }
+}
