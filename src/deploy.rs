@@ -1,7 +1,7 @@
 //! The commands that begin with a plan: `deploy` and `plan`.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::error::{ExitCode, Failure};
 use crate::host::{self, LiveHost, Run};
 use crate::hosts::{Auth, HostRule, Hosts};
 use crate::ledger::last_state::LastState;
-use crate::ledger::lock::RunLock;
+use crate::ledger::lock::{Claim, RunLock};
 use crate::manifest::{self, Manifest};
 use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
 use crate::process::Interrupt;
@@ -203,11 +203,12 @@ fn run_plan(
         std::process::id(),
         jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
     );
+    let inside = settings.environment.get("MULTIDEPLOYER_RUN_ID").and_then(OsStr::to_str);
+    let wait = args.lock_wait.unwrap_or(LOCK_WAIT);
     let _lock = RunLock::acquire(
-        &settings.lock(),
-        &lock_holder,
-        args.lock_wait.unwrap_or(LOCK_WAIT),
-        |holder| console.note(&format!("waiting for another run to end ({holder})")),
+        &settings.state_dir,
+        &Claim { run: id, holder: &lock_holder, wait, inside },
+        |whom| console.note(whom),
         || interrupt.signal().map(ExitCode::of_signal),
     )
     .map_err(Failure::from)?;

@@ -200,11 +200,6 @@ impl Settings {
         })
     }
 
-    /// The lock of a run.
-    pub fn lock(&self) -> PathBuf {
-        self.state_dir.join("lock")
-    }
-
     /// 0.3.1's record.
     pub fn last_state(&self) -> PathBuf {
         self.state_dir.join("last_state.yaml")

@@ -146,7 +146,7 @@ pub fn deploy(
     on_line: &mut dyn FnMut(&str),
 ) -> Result<(), Failure> {
     let group = job.app.name.deployment_group();
-    let mut command = tool.command(&group)?.args(arguments(tool, job));
+    let mut command = tool.command(job)?.args(arguments(tool, job));
     for name in &environment.remove {
         command = command.env_remove(name);
     }
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(
             line(&Tool::builtin("/proc/self/exe".into())),
             format!(
-                "codedeploy-local {common} --application-name api --deployment-group-name prod \
+                "{common} --application-name api --deployment-group-name prod \
                  --appspec-filename appspec.yaml --file-exists-behavior OVERWRITE {events} \
                  --default-root /state/deployment-root --move-bundle"
             )

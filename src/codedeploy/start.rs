@@ -1,39 +1,62 @@
-//! Starts the agent's 2.x tool in a process whose id cannot do harm.
+//! Starts a codedeploy-local in a process that knows its own id before the tool does.
 //!
-//! 2.x names a deployment `local-<pid>` and copies the bundle into that folder without
-//! emptying it. Process ids repeat (after a reboot, in a container always), so files of an old
-//! revision would be deployed again with the new one. Only the process itself knows its id
-//! before the tool does: so this program starts itself, clears the folder, and then becomes
-//! the tool.
+//! This program starts itself, does what only that process can, and then becomes the tool:
+//!
+//! - It enters itself where the next run looks, should this one be killed ([`announce`]). An
+//!   entry by the run itself would come too late for a kill right after the start.
+//! - 2.x names a deployment `local-<pid>` and copies the bundle into that folder without
+//!   emptying it. Process ids repeat (after a reboot, in a container always), so files of an
+//!   old revision would be deployed again with the new one: so the folder is cleared.
 
-use std::ffi::OsString;
-use std::io;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+
+use crate::engine;
+use crate::error::Failure;
+use crate::ledger::lock::announce;
+use crate::process;
 
 /// The hidden command that does it.
 pub const COMMAND: &str = "internal-start-deploy-local";
 /// Exit code: the folder belongs to the last successful deployment and must stay. Started
 /// again, the process has another id.
 pub const ID_TAKEN: u8 = 75;
-/// Exit code: the folder cannot be cleared, or the tool not be started.
+/// Exit code: the tool was not started.
 const FAILED: u8 = 71;
+/// Stands for the built-in tool, which this program need not become.
+pub const BUILTIN: &str = "builtin";
 
-/// `ROOT GROUP PROGRAM [ARGUMENT ...]`.
+/// `STATE RUN APP ROOT GROUP PROGRAM [ARGUMENT ...]`; `ROOT` is empty but for 2.x.
 pub fn main(args: &[OsString]) -> ExitCode {
-    let [root, group, program, rest @ ..] = args else {
+    let [state, run, app, root, group, program, rest @ ..] = args else {
         return ExitCode::from(FAILED);
     };
     let id = format!("local-{}", std::process::id());
-    let error = match clear(Path::new(root), Path::new(group), &id) {
-        Ok(true) => crate::process::replace(Path::new(program), rest, &[]),
-        Ok(false) => return ExitCode::from(ID_TAKEN),
-        Err(error) => error,
-    };
-    #[expect(clippy::print_stderr, reason = "the parent relays what this process prints")]
-    {
-        eprintln!("cannot start `{}`: {error}", Path::new(program).display());
+    if !root.is_empty() {
+        match clear(Path::new(root), Path::new(group), &id) {
+            Ok(true) => {}
+            Ok(false) => return ExitCode::from(ID_TAKEN),
+            Err(error) => return failed(program, &error.to_string()),
+        }
     }
+    match announce(Path::new(state), &run.to_string_lossy(), &app.to_string_lossy()) {
+        Ok(true) => {}
+        Ok(false) => return failed(program, "the run that it belongs to has ended"),
+        Err(error) => return failed(program, &Failure::from(error).line()),
+    }
+    if program == BUILTIN {
+        return engine::main(rest);
+    }
+    let error = process::replace(Path::new(program), rest, &[]);
+    failed(program, &error.to_string())
+}
+
+fn failed(program: &OsStr, why: &str) -> ExitCode {
+    // The parent relays what this process prints, if it is still there.
+    let program = Path::new(program).display();
+    let _ = writeln!(io::stderr(), "cannot start `{program}`: {why}");
     ExitCode::from(FAILED)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
+use super::Job;
 use crate::error::{ExitCode, Failure};
 use crate::process::{Command, Interrupt, Outcome};
 
@@ -116,8 +117,7 @@ enum Kind {
 impl Tool {
     /// The built-in one, which is this program.
     pub fn builtin(program: PathBuf) -> Self {
-        let leading = vec!["codedeploy-local".into()];
-        Self { kind: Kind::Builtin, program, leading, options: OPTIONS.to_vec() }
+        Self { kind: Kind::Builtin, program, leading: Vec::new(), options: OPTIONS.to_vec() }
     }
 
     #[cfg(test)]
@@ -168,21 +168,23 @@ impl Tool {
         self.is_two() && *outcome == Outcome::Exited(2)
     }
 
-    /// The child to start for a deployment group.
+    /// The child to start for a job, which then becomes the tool (see [`super::start`]).
     ///
     /// # Errors
     /// This program cannot find itself.
-    pub(super) fn command(&self, group: &str) -> Result<Command, Failure> {
-        let command = match &self.kind {
-            Kind::Builtin | Kind::One => Command::new(&self.program),
-            // 2.x names a deployment after its process id and copies the bundle into that
-            // folder without emptying it. Only the process itself knows the id beforehand.
-            Kind::Two { root, .. } => Command::new(this_program()?)
-                .arg(super::start::COMMAND)
-                .arg(root)
-                .arg(group)
-                .arg(&self.program),
+    pub(super) fn command(&self, job: &Job<'_>) -> Result<Command, Failure> {
+        let (root, program) = match &self.kind {
+            Kind::Builtin => (Path::new(""), Path::new(super::start::BUILTIN)),
+            Kind::One => (Path::new(""), self.program.as_path()),
+            Kind::Two { root, .. } => (root.as_path(), self.program.as_path()),
         };
+        let command = Command::new(this_program()?)
+            .arg(super::start::COMMAND)
+            .arg(job.state)
+            .args([job.run, job.app.name.as_str()])
+            .arg(root)
+            .arg(job.app.name.deployment_group())
+            .arg(program);
         // A working directory that was removed would fail the app, and no path depends on it.
         match std::env::current_dir() {
             Ok(_) => Ok(command),

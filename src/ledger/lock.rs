@@ -1,13 +1,54 @@
-//! One run at a time.
+//! One run at a time, and one codedeploy-local.
+//!
+//! The run's lock goes with the run, however it ends. codedeploy-local does not: a run that is
+//! killed leaves it at work, and it may take half an hour more. So each one enters itself into
+//! the file `tool` before it begins ([`announce`]), and a run that has the lock waits for the
+//! one that is entered there. A lock that codedeploy-local itself held would pass on to the
+//! daemons that hooks start, and never be let go.
+//!
+//! No gap is left between the two: a run writes its id into `lock` first and then locks `tool`
+//! to read it; codedeploy-local locks `tool`, reads whose id is in `lock`, and begins only if
+//! it is that of its own run.
 
-use fs_err::os::unix::fs::OpenOptionsExt;
 use std::fs::TryLockError;
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use fs_err::os::unix::fs::OpenOptionsExt;
 
 use super::Error;
 use crate::error::ExitCode;
+use crate::process::Identity;
+
+/// Between two looks at what is waited for.
+const LOOK: Duration = Duration::from_millis(100);
+/// What is written into a lock file is made this long: a file that keeps its length can be
+/// written over on a full disk.
+const LENGTH: usize = 400;
+
+/// The run's lock below a state directory.
+pub fn run_file(state: &Path) -> PathBuf {
+    state.join("lock")
+}
+
+/// Where codedeploy-local is entered.
+fn tool_file(state: &Path) -> PathBuf {
+    state.join("tool")
+}
+
+/// Who wants the lock.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// The run's id.
+    pub run: &'a str,
+    /// Its process and start, for those who wait: `pid 12 run … since …`.
+    pub holder: &'a str,
+    /// How long it waits for others.
+    pub wait: Duration,
+    /// The run in whose hook it was started, if it was.
+    pub inside: Option<&'a str>,
+}
 
 /// The lock of a state directory. It is released when this is dropped, or when the process
 /// ends in whatever way.
@@ -17,72 +58,223 @@ pub struct RunLock {
 }
 
 impl RunLock {
-    /// Takes the lock at `path`, waiting at most `wait` for another run to end. `holder`
-    /// is written into the file, for those who wait. `waiting` is called once, with the
-    /// other run's text, before the wait; `interrupted` ends it.
+    /// Takes the lock below `state`, and waits for a codedeploy-local that a killed run left
+    /// at work. `waiting` is told whom it waits for, once each; `interrupted` ends it.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] and [`Error::ToolAtWork`] when the time is up, [`Error::Inside`] when
+    /// waiting would be in vain.
     pub fn acquire(
-        path: &Path,
-        holder: &str,
-        wait: Duration,
-        waiting: impl FnOnce(&str),
+        state: &Path,
+        claim: &Claim<'_>,
+        mut waiting: impl FnMut(&str),
         interrupted: impl Fn() -> Option<ExitCode>,
     ) -> Result<Self, Error> {
-        let mut options = fs_err::OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut file = options.open(path)?;
+        let path = run_file(state);
+        let mut file = open(&path)?;
         let started = Instant::now();
-        let mut waiting = Some(waiting);
-        loop {
-            match file.file().try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::Error(error)) => return Err(error.into()),
-                Err(TryLockError::WouldBlock) => {}
-            }
+        let mut said = false;
+        let pause = || {
             if let Some(code) = interrupted() {
                 return Err(Error::Interrupted(code));
             }
-            let mut text = String::new();
+            let in_time = started.elapsed() < claim.wait;
+            if in_time {
+                std::thread::sleep(LOOK);
+            }
+            Ok(in_time)
+        };
+        while !try_lock(&file)? {
             // Only for the message; a holder that has just begun has written nothing yet.
-            let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-            let text = text.trim().to_owned();
-            if started.elapsed() >= wait {
-                let holder = (!text.is_empty()).then_some(text);
-                return Err(Error::Locked { holder, path: path.to_owned() });
+            let holder = read(&mut file).unwrap_or_default();
+            if claim.inside.is_some() && claim.inside == run_of(&holder) {
+                return Err(Error::Inside { run: claim.run_inside(), path });
             }
-            if let Some(waiting) = waiting.take() {
-                waiting(&text);
+            if !said {
+                said = true;
+                if claim.wait > Duration::ZERO {
+                    waiting(&format!("waiting for another run to end ({holder})"));
+                }
             }
-            std::thread::sleep(Duration::from_millis(100));
+            if !pause()? {
+                let holder = (!holder.is_empty()).then_some(holder);
+                return Err(Error::Locked { holder, path });
+            }
         }
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{holder}")?;
-        Ok(Self { _file: file })
+        write(&mut file, claim.holder)?;
+        let mut tool = open(&tool_file(state))?;
+        said = false;
+        loop {
+            // Locked only by one that enters itself, for a moment.
+            let at_work = if try_lock(&tool)? {
+                let text = read(&mut tool)?;
+                let tool_at_work = AtWork::parse(&text).filter(|at_work| at_work.tool.lives());
+                if tool_at_work.is_none() {
+                    // Its room on the disk, while nothing is touched yet.
+                    write(&mut tool, &text)?;
+                    tool.file().unlock()?;
+                    return Ok(Self { _file: file });
+                }
+                tool.file().unlock()?;
+                tool_at_work
+            } else {
+                None
+            };
+            if let Some(at_work) = &at_work {
+                if claim.inside == Some(at_work.run.as_str()) {
+                    return Err(Error::Inside { run: claim.run_inside(), path });
+                }
+                if !said {
+                    said = true;
+                    waiting(&format!(
+                        "waiting for codedeploy-local ({}, for {}) to end: run {} was killed and left it at work",
+                        at_work.tool, at_work.app, at_work.run
+                    ));
+                }
+            }
+            if !pause()? {
+                return Err(match at_work {
+                    Some(AtWork { run, app, tool }) => Error::ToolAtWork { run, app, tool },
+                    None => Error::Locked { holder: None, path: tool_file(state) },
+                });
+            }
+        }
     }
+}
+
+impl Claim<'_> {
+    fn run_inside(&self) -> String {
+        self.inside.unwrap_or_default().to_owned()
+    }
+}
+
+/// A codedeploy-local as it entered itself.
+#[derive(Debug, PartialEq, Eq)]
+struct AtWork {
+    tool: Identity,
+    run: String,
+    app: String,
+}
+
+impl AtWork {
+    fn parse(text: &str) -> Option<Self> {
+        let (tool, rest) = text.split_once(" run ")?;
+        let (run, app) = rest.split_once(" app ")?;
+        Some(Self { tool: Identity::parse(tool)?, run: run.to_owned(), app: app.to_owned() })
+    }
+
+    fn text(&self) -> String {
+        format!("{} run {} app {}", self.tool.record(), self.run, self.app)
+    }
+}
+
+/// Enters this process as the codedeploy-local of `run`, which it is about to become. False
+/// if that run has ended: then it must not begin.
+///
+/// # Errors
+/// The files below `state` cannot be read or written.
+pub fn announce(state: &Path, run: &str, app: &str) -> Result<bool, Error> {
+    let mut tool = open(&tool_file(state))?;
+    // Whoever has it only reads or writes a line.
+    tool.file().lock()?;
+    let mut lock = open(&run_file(state))?;
+    if run_of(&read(&mut lock)?) != Some(run) || try_lock(&lock)? {
+        return Ok(false);
+    }
+    let at_work = AtWork { tool: Identity::of_this_process()?, run: run.into(), app: app.into() };
+    write(&mut tool, &at_work.text())?;
+    Ok(true)
+}
+
+fn open(path: &Path) -> Result<fs_err::File, Error> {
+    let mut options = fs_err::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    Ok(options.open(path)?)
+}
+
+fn try_lock(file: &fs_err::File) -> Result<bool, Error> {
+    match file.file().try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn read(file: &mut fs_err::File) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.take(1 << 16).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+fn write(file: &mut fs_err::File, text: &str) -> Result<(), Error> {
+    file.rewind()?;
+    file.write_all(format!("{text:<LENGTH$}\n").as_bytes())?;
+    let end = file.stream_position()?;
+    Ok(file.set_len(end)?)
+}
+
+/// The run's id in a holder's text.
+fn run_of(holder: &str) -> Option<&str> {
+    let mut words = holder.split_whitespace();
+    words.by_ref().find(|word| *word == "run")?;
+    words.next()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn claim<'a>(run: &'a str, holder: &'a str) -> Claim<'a> {
+        Claim { run, holder, wait: Duration::ZERO, inside: None }
+    }
+
+    fn acquire(state: &Path, claim: &Claim<'_>) -> Result<RunLock, Error> {
+        RunLock::acquire(state, claim, |_| (), || None)
+    }
+
     #[test]
     fn a_second_run_is_told_who_holds_the_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lock");
-        let free = || None;
-        let first = RunLock::acquire(&path, "pid 1", Duration::ZERO, |_| (), free).unwrap();
+        let first = acquire(dir.path(), &claim("r1", "pid 1 run r1")).unwrap();
+        let second = claim("r2", "pid 2 run r2");
+        let failed = acquire(dir.path(), &second);
+        let Err(Error::Locked { holder, .. }) = failed else { panic!("{failed:?}") };
+        assert_eq!(holder.as_deref(), Some("pid 1 run r1"));
         let mut heard = String::new();
-        let wait = Duration::from_millis(1);
-        let second = RunLock::acquire(&path, "pid 2", wait, |h| heard = h.into(), free);
-        let Err(Error::Locked { holder, .. }) = second else { panic!("{second:?}") };
-        assert_eq!(holder.as_deref(), Some("pid 1"));
-        assert_eq!(heard, "pid 1");
+        let patient = Claim { wait: Duration::from_secs(60), ..second };
         let stop = || Some(ExitCode::Terminated);
-        let long = Duration::from_secs(60);
-        let stopped = RunLock::acquire(&path, "pid 2", long, |_| (), stop);
+        let stopped = RunLock::acquire(dir.path(), &patient, |h| heard = h.into(), stop);
         assert!(matches!(stopped, Err(Error::Interrupted(ExitCode::Terminated))));
+        assert!(heard.contains("pid 1"), "{heard}");
+        // A hook's own run would wait for itself.
+        let inner = Claim { inside: Some("r1"), ..patient };
+        assert!(matches!(acquire(dir.path(), &inner), Err(Error::Inside { .. })));
         drop(first);
-        RunLock::acquire(&path, "pid 2", Duration::ZERO, |_| (), free).unwrap();
-        assert_eq!(fs_err::read_to_string(&path).unwrap(), "pid 2\n");
+        let _second = acquire(dir.path(), &second).unwrap();
+        let text = fs_err::read_to_string(run_file(dir.path())).unwrap();
+        assert_eq!(text.trim(), "pid 2 run r2");
+    }
+
+    #[test]
+    fn a_tool_that_outlives_its_run_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = acquire(dir.path(), &claim("r1", "pid 1 run r1")).unwrap();
+        assert!(announce(dir.path(), "r1", "api").unwrap());
+        drop(first);
+        // Its run is gone: it must not begin.
+        assert!(!announce(dir.path(), "r1", "api").unwrap());
+        let second = claim("r2", "pid 2 run r2");
+        let failed = acquire(dir.path(), &second);
+        let Err(Error::ToolAtWork { run, app, tool }) = failed else { panic!("{failed:?}") };
+        assert_eq!((run.as_str(), app.as_str()), ("r1", "api"));
+        assert_eq!(tool, Identity::of_this_process().unwrap());
+        let inner = Claim { inside: Some("r1"), ..second };
+        assert!(matches!(acquire(dir.path(), &inner), Err(Error::Inside { .. })));
+        for over in ["", "nonsense", "pid 1 born 5 boot x run r1 app api"] {
+            fs_err::write(tool_file(dir.path()), over).unwrap();
+            let _second = acquire(dir.path(), &second).unwrap();
+            assert!(!announce(dir.path(), "r1", "api").unwrap(), "another run has the lock");
+        }
     }
 }

@@ -23,6 +23,7 @@ pub use refs::{commit_of, read};
 use crate::domain::Revision;
 use crate::error::{ExitCode, Failure};
 use crate::mirror::oid;
+use crate::process::Identity;
 
 /// The commit that runs on this host.
 pub const DEPLOYED: &str = "refs/multideployer/deployed";
@@ -57,6 +58,26 @@ pub enum Error {
         /// The lock file.
         path: PathBuf,
     },
+    /// A run that was killed left its codedeploy-local at work.
+    #[error(
+        "codedeploy-local ({tool}) is still at work on {app}: run {run} was killed and left it"
+    )]
+    ToolAtWork {
+        /// The run that started it.
+        run: String,
+        /// What it deploys.
+        app: String,
+        /// Its process.
+        tool: Identity,
+    },
+    /// A hook of the run that holds the lock started this one.
+    #[error("this was started by a hook of run {run}, which is not over before the hook is")]
+    Inside {
+        /// That run.
+        run: String,
+        /// The lock file.
+        path: PathBuf,
+    },
     /// A signal came while waiting for the lock.
     #[error("ended by a signal while waiting for the lock")]
     Interrupted(ExitCode),
@@ -67,7 +88,7 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Io(_) | Self::Ref { .. } => ExitCode::Unfit,
-            Self::Locked { .. } => ExitCode::Locked,
+            Self::Locked { .. } | Self::ToolAtWork { .. } | Self::Inside { .. } => ExitCode::Locked,
             Self::Interrupted(code) => *code,
         }
     }
@@ -88,6 +109,14 @@ impl Error {
             )),
             Self::Locked { path, .. } => Some(format!(
                 "wait for it, or raise --lock-wait (the lock is `{}`)",
+                path.display()
+            )),
+            Self::ToolAtWork { tool, .. } => Some(format!(
+                "wait for it, raise --lock-wait, or end it with `kill {}`; the app is then deployed again",
+                tool.pid()
+            )),
+            Self::Inside { path, .. } => Some(format!(
+                "a hook must not deploy: let it leave a note and run later (the lock is `{}`)",
                 path.display()
             )),
             Self::Interrupted(_) => None,

@@ -7,6 +7,8 @@
 //! purpose) and is never touched.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -35,6 +37,60 @@ struct Stat {
     session: i32,
     /// Clock ticks since boot. A pid that is used again has another one.
     born: u64,
+}
+
+/// A process, not to be mistaken for a later one with the same id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pid: i32,
+    born: u64,
+    /// The kernel's id for the time since it was started.
+    boot: String,
+}
+
+impl Identity {
+    /// This process; it stays the same when it becomes another program.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn of_this_process() -> io::Result<Self> {
+        let pid = std::process::id().cast_signed();
+        let stat = stat(pid).ok_or_else(|| io::Error::other("`/proc` does not show processes"))?;
+        Ok(Self { pid, born: stat.born, boot: boot()? })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Whether it has not ended. A zombie has.
+    pub fn lives(&self) -> bool {
+        boot().is_ok_and(|boot| boot == self.boot)
+            && stat(self.pid).is_some_and(|stat| !stat.zombie && stat.born == self.born)
+    }
+
+    /// As text, for [`Identity::parse`].
+    pub fn record(&self) -> String {
+        format!("pid {} born {} boot {}", self.pid, self.born, self.boot)
+    }
+
+    /// From the text of [`Identity::record`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ["pid", pid, "born", born, "boot", boot] = words[..] else { return None };
+        Some(Self { pid: pid.parse().ok()?, born: born.parse().ok()?, boot: boot.to_owned() })
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {}", self.pid)
+    }
+}
+
+fn boot() -> io::Result<String> {
+    Ok(fs_err::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 pub(super) struct Family {

@@ -20,7 +20,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A SIGKILL of this program cannot be handled: the child then goes on alone.
+//! A SIGKILL of this program cannot be handled: the child then goes on alone. Its [`Identity`]
+//! lets another run of this program know whether it still does.
 
 mod family;
 mod interrupt;
@@ -36,6 +37,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use family::Family;
+pub use family::Identity;
 pub use interrupt::{Interrupt, die_by};
 pub use outcome::{Finished, Holder, Outcome, StartFailure, describe_exit, signal_name};
 pub use output::{Line, Stream};

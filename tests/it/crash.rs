@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::estate::Estate;
+use crate::estate::{Estate, hosts};
 use crate::support::agents::Version;
 use crate::support::host::TestHost;
+use crate::support::wait_until;
 
 /// Deploys `one`, then `two` with a hook that kills the run, then `one` again.
 fn killed_then_older(estate: &Estate, kill: &str) {
@@ -110,5 +111,68 @@ fn two_runs_at_once_wait_for_each_other() {
     let _ = second.says("waiting for another run");
     first.wait().ok();
     assert_eq!(estate.host.deployments().len(), 3);
+    estate.assert_deployed(&one);
+}
+
+#[test]
+fn a_codedeploy_local_that_a_killed_run_left_at_work_is_waited_for() {
+    for (name, host) in hosts() {
+        let estate = Estate::new(host);
+        let one = estate.release_all("v1");
+        let at = estate.host.dir().display().to_string();
+        let shell = format!(
+            "[ -e {at}/hooks/began ] || {{ touch {at}/hooks/began; \
+             while [ ! -e {at}/hooks/end ]; do sleep 0.05; done; }}; echo $$ >>{at}/hooks/done"
+        );
+        let agent = estate.host.tool != "builtin";
+        if agent {
+            estate.host.agent().script("api", &shell);
+        } else {
+            estate
+                .host
+                .hook("api", &format!("case $LIFECYCLE_EVENT in AfterInstall) {shell};; esac"));
+        }
+        estate.want(&one);
+        let running = estate.host.start(&["deploy"]);
+        let began = || estate.host.path("hooks/began").exists();
+        wait_until("the hook", Duration::from_secs(30), began);
+        running.signal(nix::sys::signal::Signal::SIGKILL);
+        running.wait().killed();
+        let hasty = estate.host.run(&["deploy", "--lock-wait", "0s"]).code(9);
+        let _ = hasty.says("codedeploy-local (pid ").says("api").says("kill ");
+        let second = estate.host.start(&["deploy"]);
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!estate.host.path("hooks/done").exists(), "{name}");
+        estate.host.write("hooks/end", "");
+        let second = second.wait().ok().says("waiting for codedeploy-local (pid ");
+        drop(second.says("was killed and left it at work"));
+        // To its end, and then once more.
+        assert_eq!(estate.host.read("hooks/done").lines().count(), 2, "{name}");
+        estate.assert_deployed(&one);
+    }
+}
+
+#[test]
+fn a_hook_that_deploys_is_told_at_once_that_it_would_wait_for_itself() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let inner = estate.host.command(&["deploy"]);
+    let words: Vec<String> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|word| format!("'{}'", word.to_str().expect("text")))
+        .collect();
+    estate.host.hook(
+        "api",
+        &format!(
+            "case $LIFECYCLE_EVENT in AfterInstall) \
+             {} >$hooks/inner 2>&1; echo exit $? >>$hooks/inner ;; esac",
+            words.join(" ")
+        ),
+    );
+    estate.host.deploy().ok();
+    let inner = estate.host.read("hooks/inner");
+    assert!(inner.contains("exit 9"), "{inner}");
+    assert!(inner.contains("started by a hook of run 2"), "{inner}");
     estate.assert_deployed(&one);
 }
