@@ -16,7 +16,7 @@ use crate::hosts::{Auth, Hosts};
 use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
 use crate::mirror::credentials::{self, World};
-use crate::mirror::{self, CheckoutOptions, Limits, Mirror, Progress, Remote, Trust};
+use crate::mirror::{self, CheckoutOptions, Limits, Mirror, Progress, Remote, Trust, Turns};
 use crate::plan::Step;
 use crate::process::Interrupt;
 use crate::report::console::Console;
@@ -59,6 +59,7 @@ pub struct LiveHost<'a> {
     run: Run<'a>,
     state: LastState,
     prepared: Mutex<BTreeMap<AppName, Prepared>>,
+    turns: Turns,
 }
 
 /// An app's open mirror and the commit its release turned out to be.
@@ -87,7 +88,7 @@ impl Drop for LiveBundle {
 impl<'a> LiveHost<'a> {
     /// The host of a run that holds the lock.
     pub fn new(run: Run<'a>, state: LastState) -> Self {
-        Self { run, state, prepared: Mutex::default() }
+        Self { run, state, prepared: Mutex::default(), turns: Turns::default() }
     }
 
     /// Enters an app that 0.3.1 deployed and that is current, so that from now on its commit
@@ -135,18 +136,42 @@ impl<'a> LiveHost<'a> {
         Ok(Mirror::open(&path)?)
     }
 
-    /// The commit in the mirror and its tree on the disk.
-    fn bring(
+    /// Sees to it that the commit is in the mirror: it was before, or (with `share`) another
+    /// app's mirror has it, or it is fetched.
+    fn obtain(
         &self,
         mirror: &mut Mirror,
         app: &App,
         revision: Revision,
-    ) -> Result<(Revision, mirror::Worktree), Trouble> {
+        share: bool,
+    ) -> Result<Revision, Trouble> {
         let source = app.source.to_string();
         let held = mirror.commit(revision).filter(|_| mirror.source().is_none_or(|s| s == source));
-        let commit = match held {
-            Some(commit) => commit,
-            None if self.run.offline => {
+        if let Some(commit) = held {
+            return Ok(commit);
+        }
+        let console = self.run.console;
+        let name = app.name.as_str();
+        let progress = |progress: Progress| match progress {
+            Progress::Receiving { objects, of, bytes } => {
+                console.received(name, objects, of, bytes);
+            }
+            Progress::Warning(text) => console.warn(Some(name), &text),
+            Progress::Retrying { reason, wait } => console.warn(
+                Some(name),
+                &format!("{reason}; trying again in {:.1} s", wait.as_secs_f64()),
+            ),
+        };
+        self.turns.take(&source, revision, mirror.is_empty(), || {
+            if share {
+                let mirrors = mirror.path().parent().unwrap_or(self.run.cache).to_owned();
+                if let Some(taken) = mirror.take_over(revision, &app.source, &mirrors, &progress)? {
+                    let from = taken.from.display();
+                    console.log(Some(name), &format!("took {} from `{from}`", taken.commit));
+                    return Ok(taken.commit);
+                }
+            }
+            if self.run.offline {
                 return Err(Trouble::Other(
                     Failure::new(
                         ExitCode::Fetch,
@@ -155,28 +180,24 @@ impl<'a> LiveHost<'a> {
                     .hint("run once without --offline"),
                 ));
             }
-            None => {
-                let remote = remote(&self.run, app)?;
-                let console = self.run.console;
-                let name = app.name.as_str();
-                let progress = |progress: Progress| match progress {
-                    Progress::Receiving { objects, of, bytes } => {
-                        console.received(name, objects, of, bytes);
-                    }
-                    Progress::Warning(text) => console.warn(Some(name), &text),
-                    Progress::Retrying { reason, wait } => console.warn(
-                        Some(name),
-                        &format!("{reason}; trying again in {:.1} s", wait.as_secs_f64()),
-                    ),
-                };
-                let fetched = mirror.fetch(revision, &remote, &progress)?;
-                console.log(
-                    Some(name),
-                    &format!("fetched {} ({} bytes)", fetched.commit, fetched.bytes),
-                );
-                fetched.commit
-            }
-        };
+            let fetched = mirror.fetch(revision, &remote(&self.run, app)?, &progress)?;
+            console.log(
+                Some(name),
+                &format!("fetched {} ({} bytes)", fetched.commit, fetched.bytes),
+            );
+            Ok(fetched.commit)
+        })
+    }
+
+    /// The commit in the mirror and its tree on the disk.
+    fn bring(
+        &self,
+        mirror: &mut Mirror,
+        app: &App,
+        revision: Revision,
+        share: bool,
+    ) -> Result<(Revision, mirror::Worktree), Trouble> {
+        let commit = self.obtain(mirror, app, revision, share)?;
         let directory = self.run.cache.join("worktrees").join(app.name.as_str());
         private_directory(&directory)?;
         mirror::sweep_worktrees(&directory)?;
@@ -326,7 +347,7 @@ impl Host for LiveHost<'_> {
     fn prepare(&self, step: &Step) -> Result<LiveBundle, Failure> {
         let app = &step.app;
         let mut mirror = self.open_mirror(&app.name)?;
-        let brought = match self.bring(&mut mirror, app, step.revision) {
+        let brought = match self.bring(&mut mirror, app, step.revision, true) {
             Err(Trouble::Mirror(mirror::Failure::Damaged { path, detail })) => {
                 self.run.console.warn(
                     Some(app.name.as_str()),
@@ -336,7 +357,8 @@ impl Host for LiveHost<'_> {
                     ),
                 );
                 mirror = mirror.rebuild()?;
-                self.bring(&mut mirror, app, step.revision)
+                // The other mirrors may hold the same damaged file.
+                self.bring(&mut mirror, app, step.revision, false)
             }
             other => other,
         };

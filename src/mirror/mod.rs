@@ -6,6 +6,7 @@
 
 mod attributes;
 pub mod checkout;
+mod complete;
 mod convert;
 pub mod credentials;
 mod dial;
@@ -22,6 +23,7 @@ mod protocol;
 pub mod proxy;
 mod repository;
 mod retry;
+mod share;
 mod ssh;
 mod substitute;
 mod tls;
@@ -43,6 +45,7 @@ pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
 pub use library::prepare;
 pub(crate) use repository::oid;
+pub use share::Turns;
 pub use trust::Trust;
 
 /// Everything needed to talk to one app's repository.
@@ -123,6 +126,15 @@ pub struct Fetched {
     pub bytes: usize,
 }
 
+/// A commit taken from another mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    /// The commit: what was asked for, or what the tag that was asked for points to.
+    pub commit: Revision,
+    /// The other mirror.
+    pub from: PathBuf,
+}
+
 /// The credential as messages name it.
 fn asked_with(remote: &Remote) -> String {
     remote.credential.as_ref().map_or_else(|| Auth::None.describe(), |c| c.origin.clone())
@@ -190,7 +202,7 @@ impl Mirror {
         remote: &Remote,
         progress: &dyn Fn(Progress),
     ) -> Result<Fetched, Failure> {
-        self.bind(remote, progress)?;
+        self.bind(&remote.url, progress)?;
         if let Some(commit) = self.commit(revision) {
             return Ok(Fetched { commit, connected: false, bytes: 0 });
         }
@@ -207,13 +219,49 @@ impl Mirror {
         remote: &Remote,
         progress: &dyn Fn(Progress),
     ) -> Result<Revision, Failure> {
-        self.bind(remote, progress)?;
+        self.bind(&remote.url, progress)?;
         fetch::resolve(&self.repository, name, remote, progress)
     }
 
-    /// Makes this the mirror of `remote`: what came from another source does not count.
-    fn bind(&mut self, remote: &Remote, progress: &dyn Fn(Progress)) -> Result<(), Failure> {
-        let source = remote.url.to_string();
+    /// Takes `revision` from another mirror of the same source below `mirrors`, without
+    /// network and without a second copy on the disk. `None` if none has it; then, if this
+    /// mirror is empty, it has what another one has all the same, so that only the
+    /// difference is to be fetched.
+    ///
+    /// # Errors
+    /// [`Failure::File`] and [`Failure::DiskFull`]. A mirror that cannot be read, or is
+    /// damaged, is none to take anything from.
+    pub fn take_over(
+        &mut self,
+        revision: Revision,
+        url: &RepoUrl,
+        mirrors: &Path,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Option<TakenOver>, Failure> {
+        let source = url.to_string();
+        let empty = self.source().is_none_or(|known| known != source) || self.is_empty();
+        for lender in share::lenders(mirrors, &self.path, &source, revision, empty) {
+            self.bind(url, progress)?;
+            if !share::take_packs(&self.repository, &lender.path)? {
+                continue;
+            }
+            if let Ok(commit) = complete::keep(&self.repository, lender.holds, url)
+                && lender.holds == revision
+            {
+                return Ok(Some(TakenOver { commit, from: lender.path }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether no commit is here.
+    pub fn is_empty(&self) -> bool {
+        share::fetched(&self.path).is_empty()
+    }
+
+    /// Makes this the mirror of `url`: what came from another source does not count.
+    fn bind(&mut self, url: &RepoUrl, progress: &dyn Fn(Progress)) -> Result<(), Failure> {
+        let source = url.to_string();
         match self.source() {
             Some(known) if known == source => Ok(()),
             None => repository::set_source(&self.repository, &source),

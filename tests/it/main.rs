@@ -16,6 +16,7 @@ mod flow;
 mod hook;
 mod secrets;
 mod servers;
+mod sharing;
 mod tools;
 
 /// A module that nobody named here would not be run, and nobody would notice.

@@ -7,6 +7,7 @@ mod checkout;
 mod disk;
 mod https;
 mod plain;
+mod share;
 mod ssh;
 
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use super::failure::Failure;
 use super::protocol::{Request, Trouble};
 use super::repository::{self, FETCHED, oid, revision};
 use super::watch::Watch;
-use super::{Fetched, Progress, Remote, asked_with, local, plain, retry};
+use super::{Fetched, Progress, Remote, asked_with, complete, local, plain, retry};
 use crate::domain::{RepoUrl, Revision};
 use exchange::is_not_ours;
 pub(super) use names::{list, resolve};
@@ -37,12 +37,12 @@ pub(super) fn fetch(
     let fetch = Fetch { repository, remote, watch: &watch, progress, bytes: Cell::new(0) };
     // An earlier fetch of more than one commit may have brought it.
     if repository.odb().is_ok_and(|odb| odb.exists(oid(wanted)))
-        && let Ok(commit) = fetch.keep(wanted)
+        && let Ok(commit) = complete::keep(repository, wanted, &remote.url)
     {
         return Ok(Fetched { commit, connected: false, bytes: 0 });
     }
     fetch.retrying(|| fetch.once(wanted))?;
-    let commit = fetch.keep(wanted)?;
+    let commit = complete::keep(repository, wanted, &remote.url)?;
     Ok(Fetched { commit, connected: true, bytes: fetch.bytes.get() })
 }
 

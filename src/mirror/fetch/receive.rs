@@ -1,18 +1,16 @@
-//! From the bytes of a pack to a commit that is here completely.
+//! From the bytes of a pack to objects in the mirror.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
-
-use git2::{ObjectType, Oid};
 
 use super::Fetch;
 use crate::domain::Revision;
 use crate::mirror::Progress;
 use crate::mirror::failure::Failure;
 use crate::mirror::protocol::{Boundary, Trouble};
-use crate::mirror::repository::{self, FETCHED, oid, revision};
+use crate::mirror::repository::{self, oid};
 
 /// Why a pack was not received.
 pub(super) enum Received {
@@ -72,77 +70,6 @@ impl Fetch<'_> {
             list.remove(id);
         }
         repository::set_shallow(self.repository, &list.into_iter().collect::<Vec<_>>())
-    }
-
-    /// Checks that a fetched object is, or leads to, a commit with all its files, and only
-    /// then writes the ref that says so.
-    pub(super) fn keep(&self, wanted: Revision) -> Result<Revision, Failure> {
-        let name = format!("{FETCHED}/{wanted}");
-        let commit = match self.checked(wanted) {
-            Ok(commit) => commit,
-            Err(failure) => {
-                // libgit2's own transports write it at once.
-                if let Ok(mut early) = self.repository.find_reference(&name) {
-                    early.delete().map_err(|error| self.git("recording the fetch", error))?;
-                }
-                return Err(failure);
-            }
-        };
-        self.repository
-            .reference(&name, oid(commit), true, "fetch")
-            .map_err(|error| self.git("recording the fetch", error))?;
-        Ok(commit)
-    }
-
-    fn checked(&self, wanted: Revision) -> Result<Revision, Failure> {
-        let lost = |error| self.git("checking what came", error);
-        let object = self.repository.find_object(oid(wanted), None).map_err(lost)?;
-        let commit = match object.peel_to_commit() {
-            Ok(commit) => commit,
-            Err(error) => {
-                let end = object.peel(ObjectType::Any).unwrap_or(object);
-                return match end.kind() {
-                    Some(kind @ (ObjectType::Blob | ObjectType::Tree)) => {
-                        Err(Failure::NotACommit {
-                            revision: wanted,
-                            kind: kind.str().to_owned(),
-                            url: self.remote.url.clone(),
-                        })
-                    }
-                    _ => Err(lost(error)),
-                };
-            }
-        };
-        let objects = self.repository.odb().map_err(lost)?;
-        self.all_there(&objects, commit.tree_id())?;
-        Ok(revision(commit.id()))
-    }
-
-    /// Not recursive: how deep the trees go is the remote's choice.
-    fn all_there(&self, objects: &git2::Odb<'_>, root: Oid) -> Result<(), Failure> {
-        let damaged = |error| self.git("checking what came", error);
-        let mut seen = HashSet::from([root]);
-        let mut trees = vec![root];
-        while let Some(tree) = trees.pop() {
-            let tree = self.repository.find_tree(tree).map_err(damaged)?;
-            for entry in &tree {
-                let id = entry.id();
-                match entry.kind() {
-                    // The commit of a submodule is in another repository.
-                    Some(ObjectType::Commit) => {}
-                    _ if !seen.insert(id) => {}
-                    Some(ObjectType::Tree) => trees.push(id),
-                    _ if objects.exists(id) => {}
-                    _ => {
-                        return Err(Failure::Damaged {
-                            path: self.repository.path().to_owned(),
-                            detail: format!("object {id} did not come"),
-                        });
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     pub(super) fn must_have(&self, wanted: Revision) -> Result<(), Failure> {

@@ -1,0 +1,81 @@
+//! Whether a commit is here with all its files; only then it gets the ref that says so.
+
+use std::collections::HashSet;
+
+use git2::{ObjectType, Oid, Repository};
+
+use super::Failure;
+use super::repository::{FETCHED, oid, revision};
+use crate::domain::{RepoUrl, Revision};
+
+/// Checks that an object is, or leads to, a commit with all its files, and only then writes
+/// the ref that says so; without them the ref goes.
+pub(super) fn keep(
+    repository: &Repository,
+    wanted: Revision,
+    url: &RepoUrl,
+) -> Result<Revision, Failure> {
+    let recording = |error| Failure::git("recording the fetch", repository.path(), error);
+    let name = format!("{FETCHED}/{wanted}");
+    let commit = match check(repository, wanted, url) {
+        Ok(commit) => commit,
+        Err(failure) => {
+            // libgit2's own transports write it at once.
+            if let Ok(mut early) = repository.find_reference(&name) {
+                early.delete().map_err(recording)?;
+            }
+            return Err(failure);
+        }
+    };
+    repository.reference(&name, oid(commit), true, "fetch").map_err(recording)?;
+    Ok(commit)
+}
+
+fn check(repository: &Repository, wanted: Revision, url: &RepoUrl) -> Result<Revision, Failure> {
+    let lost = |error| Failure::git("checking what came", repository.path(), error);
+    let object = repository.find_object(oid(wanted), None).map_err(lost)?;
+    let commit = match object.peel_to_commit() {
+        Ok(commit) => commit,
+        Err(error) => {
+            let end = object.peel(ObjectType::Any).unwrap_or(object);
+            return match end.kind() {
+                Some(kind @ (ObjectType::Blob | ObjectType::Tree)) => Err(Failure::NotACommit {
+                    revision: wanted,
+                    kind: kind.str().to_owned(),
+                    url: url.clone(),
+                }),
+                _ => Err(lost(error)),
+            };
+        }
+    };
+    all_there(repository, commit.tree_id())?;
+    Ok(revision(commit.id()))
+}
+
+/// Not recursive: how deep the trees go is the remote's choice.
+fn all_there(repository: &Repository, root: Oid) -> Result<(), Failure> {
+    let damaged = |error| Failure::git("checking what came", repository.path(), error);
+    let objects = repository.odb().map_err(damaged)?;
+    let mut seen = HashSet::from([root]);
+    let mut trees = vec![root];
+    while let Some(tree) = trees.pop() {
+        let tree = repository.find_tree(tree).map_err(damaged)?;
+        for entry in &tree {
+            let id = entry.id();
+            match entry.kind() {
+                // The commit of a submodule is in another repository.
+                Some(ObjectType::Commit) => {}
+                _ if !seen.insert(id) => {}
+                Some(ObjectType::Tree) => trees.push(id),
+                _ if objects.exists(id) => {}
+                _ => {
+                    return Err(Failure::Damaged {
+                        path: repository.path().to_owned(),
+                        detail: format!("object {id} did not come"),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
