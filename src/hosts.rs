@@ -111,6 +111,13 @@ impl Hosts {
         found
     }
 
+    /// These entries, and those of `other` for what they do not say.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        // The sort is stable: of two entries for one prefix, ours is asked first.
+        Self::new(self.0.into_iter().chain(other.0).collect())
+    }
+
     /// The entries, longest prefix first.
     pub fn rules(&self) -> &[HostRule] {
         &self.0
@@ -156,6 +163,9 @@ mod tests {
         assert_eq!(other.auth, Some(Auth::TokenEnv("A".into())));
         let foreign = hosts.rule_for(&https("git.example.com.evil.org", "acme/secret.git"));
         assert_eq!(foreign, HostRule::default());
+        let machine = Hosts::new(vec![rule("git.example.com", Some(Auth::None), Some("/m"))]);
+        let both = hosts.clone().or(machine).rule_for(&https("git.example.com", "acme/x.git"));
+        assert_eq!(both.auth, Some(Auth::TokenEnv("A".into())), "ours first");
         let port = hosts.rule_for(&https("git.example.com:8443", "acme/x.git"));
         assert_eq!(port, HostRule::default());
     }

@@ -10,7 +10,6 @@ use std::path::Path;
 use crate::hosts::Auth;
 use crate::manifest::app::is_variable;
 use crate::manifest::fields::{Fields, Findings, Keys, boolean, list};
-use crate::manifest::source::resolve;
 use crate::yaml::{Node, Position};
 
 /// All keys of `auth`: the kinds, and those that go with one.
@@ -131,7 +130,7 @@ fn none(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
 
 /// The name of an environment variable. It is not repeated if it is none: it may be the
 /// secret itself.
-fn variable(node: &Node, key: &str, findings: &mut Findings) -> Option<String> {
+pub(super) fn variable(node: &Node, key: &str, findings: &mut Findings) -> Option<String> {
     let name = findings.text(node, key)?;
     if is_variable(name) {
         return Some(name.to_owned());
@@ -142,32 +141,12 @@ fn variable(node: &Node, key: &str, findings: &mut Findings) -> Option<String> {
     None
 }
 
-/// A command as a list of words; there is no shell. A program with a `/` in it is
-/// relative to the manifest.
+/// A command as a list of words; there is no shell.
 fn command(
     node: &Node,
     key: &str,
     example: &str,
     reader: &mut Reader<'_, '_>,
 ) -> Option<Vec<String>> {
-    let findings = &mut *reader.findings;
-    if node.text().is_some() {
-        findings
-            .error(Some(node.at), format!("`{key}` is a text; it must be a list of words"))
-            .hint = Some(format!("no shell reads it: `{key}: {example}`"));
-        return None;
-    }
-    let words = findings.texts(node, key, false)?;
-    let mut words: Vec<String> = words.into_iter().map(|(word, _)| word.to_owned()).collect();
-    if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
-        let Ok(path) = resolve(program, reader.directory).into_os_string().into_string() else {
-            findings.error(
-                Some(node.at),
-                format!("`{key}` is below a directory whose name is not UTF-8"),
-            );
-            return None;
-        };
-        *program = path;
-    }
-    Some(words)
+    reader.findings.command(node, key, example, reader.directory)
 }

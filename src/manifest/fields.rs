@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, Severity, meant, quoted};
 use crate::manifest::Version;
+use crate::manifest::source::resolve;
 use crate::yaml::{Node, Position, Scalar, Value};
 
 /// Findings that are kept; a file with more is not read for pleasure.
 const MOST: usize = 100;
+/// A week: no time in a manifest is longer.
+const MOST_SECONDS: u64 = 7 * 86_400;
 
 /// All findings so far.
 pub(super) struct Findings {
@@ -322,4 +326,71 @@ impl Findings {
         }
         found
     }
+
+    /// A command as a list of words; there is no shell. A program with a `/` in it is relative
+    /// to `directory`.
+    pub(super) fn command(
+        &mut self,
+        node: &Node,
+        key: &str,
+        example: &str,
+        directory: &Path,
+    ) -> Option<Vec<String>> {
+        if node.text().is_some() {
+            self.error(Some(node.at), format!("`{key}` is a text; it must be a list of words"))
+                .hint = Some(format!("no shell reads it: `{key}: {example}`"));
+            return None;
+        }
+        let words = self.texts(node, key, false)?;
+        let mut words: Vec<String> = words.into_iter().map(|(word, _)| word.to_owned()).collect();
+        if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
+            let Ok(path) = resolve(program, directory).into_os_string().into_string() else {
+                self.error(
+                    Some(node.at),
+                    format!("`{key}` is below a directory whose name is not UTF-8"),
+                );
+                return None;
+            };
+            *program = path;
+        }
+        Some(words)
+    }
+
+    /// The value of an optional key that is a time: `90s`, `10m`, `1h`, or a number of seconds.
+    /// Never zero.
+    pub(super) fn take_duration(&mut self, fields: &mut Fields<'_>, key: &str) -> Option<Duration> {
+        let (text, at) = self.take_text(fields, key)?;
+        let seconds = scaled(text, &[("s", 1), ("m", 60), ("h", 3600)]);
+        let seconds = seconds.filter(|seconds| (1..=MOST_SECONDS).contains(seconds));
+        if seconds.is_none() {
+            let message = format!("`{key}` is {}; it must be a time", quoted(text));
+            self.error(Some(at), message).hint =
+                Some("write it as `90s`, `10m` or `1h`, at most a week".into());
+        }
+        seconds.map(Duration::from_secs)
+    }
+
+    /// The value of an optional key that is a number of bytes: `512k`, `10M`, `1G`, or without
+    /// unit. The units are powers of 1,000.
+    pub(super) fn take_size(&mut self, fields: &mut Fields<'_>, key: &str) -> Option<u64> {
+        let (text, at) = self.take_text(fields, key)?;
+        let bytes = scaled(text, &[("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000)]);
+        if bytes.is_none() {
+            let message = format!("`{key}` is {}; it must be a size", quoted(text));
+            self.error(Some(at), message).hint = Some("write it as `512k`, `10M` or `1G`".into());
+        }
+        bytes
+    }
+}
+
+/// A number with one of the units, or none.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (number, factor) = units
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *factor)))
+        .unwrap_or((text, 1));
+    if number.is_empty() || !number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    number.parse::<u64>().ok()?.checked_mul(factor)
 }

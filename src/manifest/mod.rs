@@ -11,6 +11,8 @@ mod app;
 mod auth;
 mod fields;
 mod hosts;
+pub mod machine;
+pub mod reporting;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ use crate::hosts::Hosts;
 use crate::yaml::{self, Node, Position, Value};
 
 use fields::{Fields, Findings, Keys};
+use reporting::{Limits, Reporting};
 use source::Place;
 
 /// The format a manifest is written in.
@@ -76,6 +79,10 @@ pub struct Manifest {
     /// `host[:port]` of each source written `github://`, once each, in the order of the
     /// file: what the GitHub token of flag or variable is bound to.
     pub github_hosts: Vec<String>,
+    /// What is told to whom after a run.
+    pub report: Reporting,
+    /// How much of the disk is left alone.
+    pub limits: Limits,
     /// Warnings and notes, in the order of the file.
     pub warnings: Vec<Diagnostic>,
 }
@@ -107,8 +114,8 @@ const MOST_APPS: usize = 1_000;
 
 const TOP: Keys = Keys {
     first: &["version", "apps"],
-    second: &["defaults", "hosts"],
-    later: &["policy", "report", "limits"],
+    second: &["defaults", "hosts", "report", "limits"],
+    later: &["policy"],
 };
 
 /// Reads a manifest. `file` is what findings call it; nothing is opened.
@@ -117,18 +124,16 @@ const TOP: Keys = Keys {
 /// All that is wrong with the file, if anything is.
 pub fn parse(text: &[u8], file: &Path, defaults: &Defaults) -> Result<Manifest, Rejected> {
     let mut findings = Findings::new(file);
-    let parts = read(text, defaults, &mut findings);
-    match parts {
-        Some((version, apps, hosts, github_hosts)) if !findings.any_error() => {
-            Ok(Manifest { version, apps, hosts, github_hosts, warnings: findings.sorted() })
+    match read(text, defaults, &mut findings) {
+        Some(manifest) if !findings.any_error() => {
+            Ok(Manifest { warnings: findings.sorted(), ..manifest })
         }
         Some(_) | None => Err(Rejected { problems: findings.sorted() }),
     }
 }
 
-type Parts = (Version, Vec<App>, Hosts, Vec<String>);
-
-fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Parts> {
+/// The manifest, without its warnings; what is wrong with it goes into `findings`.
+fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Manifest> {
     let root = document(text, findings)?;
     // How strict the rest is depends on it, the keys beside it included.
     findings.version = root.get("version").and_then(known_version);
@@ -147,13 +152,21 @@ fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Par
     let mut place =
         Place { host: defaults.source_host.clone(), directory: defaults.directory.clone() };
     let mut common = app::Common::default();
-    let mut rules = Hosts::default();
+    let mut hosts = Hosts::default();
+    let mut report = Reporting::default();
+    let mut limits = Limits::default();
     if second {
         if let Some(node) = top.take("defaults").filter(|node| !node.is_null()) {
             common = app::defaults(node, &mut place, findings);
         }
         if let Some(node) = top.take("hosts").filter(|node| !node.is_null()) {
-            rules = hosts::read(node, &place.directory, findings);
+            hosts = hosts::read(node, &place.directory, findings);
+        }
+        if let Some(node) = top.take("report").filter(|node| !node.is_null()) {
+            report = reporting::read(node, &place.directory, findings);
+        }
+        if let Some(node) = top.take("limits").filter(|node| !node.is_null()) {
+            limits = reporting::limits(node, findings);
         }
     }
 
@@ -167,7 +180,9 @@ fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Par
         Some(node) => reader.read(node, findings),
     };
     top.finish(TOP, findings);
-    Some((version?, apps, rules, reader.github_hosts))
+    let github_hosts = reader.github_hosts;
+    let version = version?;
+    Some(Manifest { version, apps, hosts, github_hosts, report, limits, warnings: Vec::new() })
 }
 
 /// The root node of a file that holds exactly one document without tags.
