@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::domain::OnFailure;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done, or nothing to do          1 unexpected error
   2 usage or configuration refused  3 fetch failed: network, credential, commit
-  4 an app failed                   7 unsafe or invalid content refused
+  4 an app failed                   5 the same, and all was put back
+  6 putting back failed, too        7 unsafe or invalid content refused
   9 another run holds the lock     10 --exit-code: there are changes
  11 environment unfit (no tool, not root, disk)
  129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM
@@ -91,6 +94,10 @@ pub struct DeployArgs {
     /// How many apps are fetched and checked out at a time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub jobs: Option<u16>,
+    /// What happens after an app failed, whatever the manifest says: `stop`, `continue`
+    /// with the others, or `restore` what this run changed
+    #[arg(long, value_name = "WHAT", value_parser = on_failure)]
+    pub on_failure: Option<OnFailure>,
     /// How long to wait for another run to end
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub lock_wait: Option<Duration>,
@@ -111,6 +118,9 @@ pub struct PlanArgs {
     /// Make no connection (branches and tags cannot be resolved then)
     #[arg(long)]
     pub offline: bool,
+    /// As if `deploy --on-failure`
+    #[arg(long, value_name = "WHAT", value_parser = on_failure)]
+    pub on_failure: Option<OnFailure>,
 }
 
 /// Options of `check`.
@@ -230,6 +240,13 @@ pub enum Color {
     Always,
     /// Never.
     Never,
+}
+
+fn on_failure(text: &str) -> Result<OnFailure, String> {
+    [OnFailure::Stop, OnFailure::Continue, OnFailure::Restore]
+        .into_iter()
+        .find(|known| known.to_string() == text)
+        .ok_or_else(|| "expected stop, continue or restore".to_owned())
 }
 
 /// Reads `90`, `90s`, `10m`, `1h`.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::{DeployArgs, PlanArgs};
 use crate::codedeploy::{self, Found};
 use crate::diagnostic::Diagnostic;
-use crate::domain::{App, AppName, Release, Revision};
+use crate::domain::{App, AppName, OnFailure, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::host::{self, LiveHost, Run};
 use crate::hosts::{Auth, HostRule, Hosts};
@@ -196,7 +196,7 @@ fn run_plan(
             "a token on the command line can be seen by every user of this host; use MULTIDEPLOYER_GITHUB_TOKEN or a token file",
         );
     }
-    let selection = select(&manifest, &args.apps, args.force)?;
+    let selection = select(&manifest, &args.apps, args.force, args.on_failure)?;
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
     let lock_holder = format!(
         "pid {} run {id} since {}",
@@ -249,7 +249,7 @@ fn run_plan(
             live.adopt(step)?;
         }
     }
-    let jobs = args.jobs.map_or(JOBS, usize::from);
+    let jobs = args.jobs.or(manifest.policy.jobs.map(u16::from)).map_or(JOBS, usize::from);
     if changes > 0 {
         // Before there are threads: libgit2's set-up touches the environment.
         crate::mirror::prepare();
@@ -273,7 +273,7 @@ pub fn plan(
     interrupt: &Interrupt,
 ) -> Result<Answer, Refusal> {
     let manifest = load(settings)?;
-    let selection = select(&manifest, &args.apps, args.force)?;
+    let selection = select(&manifest, &args.apps, args.force, args.on_failure)?;
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
     let console = Console::new(Place::Nowhere, false, Paint(false), Log::default());
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
@@ -339,6 +339,7 @@ struct PlannedApp<'a> {
     from: Option<Revision>,
     to: Revision,
     action: &'a Action,
+    on_failure: OnFailure,
 }
 
 impl<'a> PlanReport<'a> {
@@ -359,6 +360,7 @@ impl<'a> PlanReport<'a> {
                 from: step.from,
                 to: step.revision,
                 action: &step.action,
+                on_failure: step.on_failure,
             })
             .collect();
         Self {
@@ -412,8 +414,13 @@ pub fn load_file(path: &Path) -> Result<Manifest, Refusal> {
     })
 }
 
-/// The selection by `--app` and `--force`.
-fn select(manifest: &Manifest, names: &[String], force: bool) -> Result<Selection, Failure> {
+/// The selection by `--app`, `--force` and `--on-failure`.
+fn select(
+    manifest: &Manifest,
+    names: &[String],
+    force: bool,
+    on_failure: Option<OnFailure>,
+) -> Result<Selection, Failure> {
     let mut only = Vec::new();
     for name in names {
         let known = manifest.apps.iter().find(|app| app.name.as_str() == name);
@@ -436,7 +443,7 @@ fn select(manifest: &Manifest, names: &[String], force: bool) -> Result<Selectio
         };
         only.push(app.name.clone());
     }
-    Ok(Selection { only, force })
+    Ok(Selection { only, force, on_failure, policy: manifest.policy.on_failure })
 }
 
 fn permitted(settings: &Settings) -> Result<(), Failure> {

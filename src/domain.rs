@@ -335,6 +335,29 @@ pub enum Symlinks {
     Refuse,
 }
 
+/// What happens after an app's deployment failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The run ends; apps that were deployed before stay.
+    #[default]
+    Stop,
+    /// The run goes on with the other apps.
+    Continue,
+    /// All that this run changed is put back, last first, and the run ends.
+    Restore,
+}
+
+impl fmt::Display for OnFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stop => "stop",
+            Self::Continue => "continue",
+            Self::Restore => "restore",
+        })
+    }
+}
+
 /// The CodeDeploy lifecycle event that this program runs in.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Hook {
@@ -374,6 +397,8 @@ pub struct App {
     pub export_ignore: bool,
     /// Which links may be in the bundle.
     pub symlinks: Symlinks,
+    /// What happens after its deployment failed; `None` leaves it to the manifest's policy.
+    pub on_failure: Option<OnFailure>,
 }
 
 impl App {

@@ -66,9 +66,12 @@ pub struct LiveHost<'a> {
 struct Prepared {
     mirror: Mirror,
     commit: Revision,
-    /// Of its worktree.
+    /// Of its worktrees.
     bytes: u64,
 }
+
+/// Where below an app's worktrees the one is that puts it back: it may be of the same commit.
+const BACK: &str = "previous";
 
 /// A checked worktree. It is removed when it is no longer needed: codedeploy-local keeps its
 /// own copy.
@@ -199,8 +202,20 @@ impl<'a> LiveHost<'a> {
     ) -> Result<(Revision, mirror::Worktree), Trouble> {
         let commit = self.obtain(mirror, app, revision, share)?;
         let directory = self.run.cache.join("worktrees").join(app.name.as_str());
-        private_directory(&directory)?;
-        mirror::sweep_worktrees(&directory)?;
+        for directory in [&directory, &directory.join(BACK)] {
+            private_directory(directory)?;
+            mirror::sweep_worktrees(directory)?;
+        }
+        Ok((commit, self.check_out(mirror, app, commit, &directory)?))
+    }
+
+    fn check_out(
+        &self,
+        mirror: &Mirror,
+        app: &App,
+        commit: Revision,
+        directory: &Path,
+    ) -> Result<mirror::Worktree, Trouble> {
         let target = directory.join(commit.to_string());
         if target.exists() {
             remove_tree(&target)?;
@@ -210,7 +225,33 @@ impl<'a> LiveHost<'a> {
             interrupt: self.run.interrupt.clone(),
             ..Default::default()
         };
-        Ok((commit, mirror.checkout(commit, &target, &options)?))
+        Ok(mirror.checkout(commit, &target, &options)?)
+    }
+
+    /// A worktree that passes the checks, and what they warn of.
+    fn bundle(
+        &self,
+        app: &App,
+        worktree: &mirror::Worktree,
+    ) -> Result<(LiveBundle, Vec<String>), Failure> {
+        // From here on, dropping it removes the worktree.
+        let mut bundle =
+            LiveBundle { worktree: worktree.path.clone(), root: PathBuf::new(), appspec: None };
+        let kind = match self.run.tool.get_or_init(|| (self.run.probe)()) {
+            Ok(tool) if tool.is_builtin() => bundle::Tool::Builtin,
+            Ok(tool) if tool.is_two() => bundle::Tool::Agent2,
+            // If there is no tool, `ready` says so, once.
+            Ok(_) | Err(_) => bundle::Tool::Agent1,
+        };
+        let checked = bundle::check(app, worktree, kind)?;
+        bundle.root = checked.root;
+        bundle.appspec = checked.appspec_option;
+        Ok((bundle, checked.warnings))
+    }
+
+    /// The commit that a step deploys: its release may be an annotated tag's id.
+    fn commit_of(step: &Step, prepared: &Prepared) -> Revision {
+        if step.puts_back() { step.revision } else { prepared.commit }
     }
 
     fn entry(&self, step: &Step, commit: Revision, took: Duration) -> history::Entry {
@@ -224,6 +265,7 @@ impl<'a> LiveHost<'a> {
             from: step.from,
             to: commit,
             source: step.app.source.to_string(),
+            restore: step.puts_back(),
             failure: None,
             took,
             deployment: self.run.hook.map(|hook| hook.deployment_id.clone()),
@@ -240,15 +282,16 @@ impl<'a> LiveHost<'a> {
     ) -> Result<T, Failure> {
         let prepared = lock(&self.prepared);
         let Some(prepared) = prepared.get(&step.app.name) else {
-            return Err(Failure::new(
-                ExitCode::Unexpected,
-                format!("{} was not prepared", step.app.name),
-            ));
+            return Err(not_prepared(&step.app));
         };
         act(prepared).map_err(|error| {
             Failure::from(error).context(format!("cannot record what happens to {}", step.app.name))
         })
     }
+}
+
+fn not_prepared(app: &App) -> Failure {
+    Failure::new(ExitCode::Unexpected, format!("{} was not prepared", app.name))
 }
 
 /// A failure while preparing, before it is known whether a rebuilt mirror would help.
@@ -363,24 +406,33 @@ impl Host for LiveHost<'_> {
             other => other,
         };
         let (commit, worktree) = brought.map_err(Failure::from)?;
-        // From here on, dropping it removes the worktree.
-        let mut bundle =
-            LiveBundle { worktree: worktree.path.clone(), root: PathBuf::new(), appspec: None };
-        let kind = match self.run.tool.get_or_init(|| (self.run.probe)()) {
-            Ok(tool) if tool.is_builtin() => bundle::Tool::Builtin,
-            Ok(tool) if tool.is_two() => bundle::Tool::Agent2,
-            // If there is no tool, `ready` says so, once.
-            Ok(_) | Err(_) => bundle::Tool::Agent1,
-        };
-        let checked = bundle::check(app, &worktree, kind)?;
-        for warning in &checked.warnings {
+        let (bundle, warnings) = self.bundle(app, &worktree)?;
+        for warning in &warnings {
             self.run.console.warn(Some(app.name.as_str()), warning);
         }
-        bundle.root = checked.root;
-        bundle.appspec = checked.appspec_option;
         lock(&self.prepared)
             .insert(app.name.clone(), Prepared { mirror, commit, bytes: worktree.bytes });
         Ok(bundle)
+    }
+
+    fn prepare_back(&self, back: &Step) -> Result<LiveBundle, Failure> {
+        let app = &back.app;
+        // Taken out, so that other apps can go on meanwhile.
+        let Some(mut prepared) = lock(&self.prepared).remove(&app.name) else {
+            return Err(not_prepared(app));
+        };
+        let bring = |prepared: &mut Prepared| {
+            let commit = self.obtain(&mut prepared.mirror, app, back.revision, true)?;
+            let directory = self.run.cache.join("worktrees").join(app.name.as_str()).join(BACK);
+            self.check_out(&prepared.mirror, app, commit, &directory)
+        };
+        let brought = bring(&mut prepared).map_err(Failure::from);
+        if let Ok(worktree) = &brought {
+            prepared.bytes += worktree.bytes;
+        }
+        lock(&self.prepared).insert(app.name.clone(), prepared);
+        // What the checks warn of was said when this revision was deployed.
+        Ok(self.bundle(app, &brought?)?.0)
     }
 
     fn ready(&mut self) -> Result<(), Failure> {
@@ -392,7 +444,7 @@ impl Host for LiveHost<'_> {
 
     fn record_attempt(&mut self, step: &Step) -> Result<(), Failure> {
         self.with_mirror(step, |prepared| {
-            Records::new(prepared.mirror.repository()).attempt(prepared.commit)
+            Records::new(prepared.mirror.repository()).attempt(Self::commit_of(step, prepared))
         })?;
         Ok(self.state.forget(step.app.name.as_str())?)
     }
@@ -402,7 +454,7 @@ impl Host for LiveHost<'_> {
             Ok(tool) => tool,
             Err(failure) => return Err(failure.clone()),
         };
-        let commit = self.with_mirror(step, |prepared| Ok(prepared.commit))?;
+        let commit = self.with_mirror(step, |prepared| Ok(Self::commit_of(step, prepared)))?;
         let job = Job {
             app: &step.app,
             revision: commit,
@@ -430,9 +482,9 @@ impl Host for LiveHost<'_> {
 
     fn record_success(&mut self, step: &Step, took: Duration) -> Result<(), Failure> {
         let commit = self.with_mirror(step, |prepared| {
-            let entry = self.entry(step, prepared.commit, took);
+            let entry = self.entry(step, Self::commit_of(step, prepared), took);
             Records::new(prepared.mirror.repository()).success(&entry)?;
-            Ok(prepared.commit)
+            Ok(entry.to)
         })?;
         let source = Some(step.app.source.to_string());
         let entry = last_state::Entry { release: commit.to_string(), source };
@@ -441,7 +493,7 @@ impl Host for LiveHost<'_> {
 
     fn record_failure(&mut self, step: &Step, failure: &Failure, took: Duration) {
         let recorded = self.with_mirror(step, |prepared| {
-            let mut entry = self.entry(step, prepared.commit, took);
+            let mut entry = self.entry(step, Self::commit_of(step, prepared), took);
             entry.failure = Some(failure.line());
             Records::new(prepared.mirror.repository()).failure(&entry)
         });

@@ -15,7 +15,7 @@
 //! 2. **Prepare all, in parallel.** Fetch the commit, check it out, check the bundle. One
 //!    failure ends the run with nothing stopped and nothing changed.
 //! 3. **Deploy one by one, in order.** Record the attempt, run codedeploy-local, record the
-//!    success, go on.
+//!    success, go on. After a failure: stop, continue, or put back what was changed.
 //! 4. **Report.** A last block of at most 1,800 bytes and an exit code that tells the kind of
 //!    failure.
 //!
@@ -166,8 +166,9 @@ fn deploy_or_plan(
     if !args.dry_run {
         return Ok(deploy::deploy(settings, args, interrupt));
     }
-    let (apps, force, offline) = (args.apps.clone(), args.force, args.offline);
-    deploy::plan(settings, &PlanArgs { apps, force, exit_code: false, offline }, interrupt)
+    let DeployArgs { apps, force, offline, on_failure, .. } = args.clone();
+    let args = PlanArgs { apps, force, exit_code: false, offline, on_failure };
+    deploy::plan(settings, &args, interrupt)
 }
 
 fn refuse(refusal: &Refusal, paint: Paint) -> ExitCode {

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use crate::domain::{App, AppName, Revision};
+use crate::domain::{App, AppName, OnFailure, Release, Revision};
 
 /// An app with its release resolved to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct Step {
     pub from: Option<Revision>,
     /// What to do.
     pub action: Action,
+    /// What happens if it fails.
+    pub on_failure: OnFailure,
 }
 
 /// What to do with an app.
@@ -94,6 +96,8 @@ pub enum Reason {
     },
     /// By `--force` or `force: true`.
     Forced,
+    /// An app failed, and this is what was deployed before the run.
+    PutBack,
 }
 
 /// Why an app is left alone.
@@ -119,6 +123,7 @@ impl Reason {
             Self::Disputed { last_state } => format!("last_state.yaml says {last_state}"),
             Self::Damaged { why } => format!("records damaged: {why}"),
             Self::Forced => "forced".to_owned(),
+            Self::PutBack => "put back".to_owned(),
         }
     }
 }
@@ -126,7 +131,39 @@ impl Reason {
 impl Plan {
     /// The steps that deploy something.
     pub fn deployments(&self) -> impl Iterator<Item = &Step> {
-        self.steps.iter().filter(|step| matches!(step.action, Action::Deploy(_)))
+        self.steps.iter().filter(|step| step.deploys())
+    }
+
+    /// The steps that may have to be undone: if one fails that restores, all that were
+    /// carried out before it are put back, and it itself.
+    pub fn may_be_put_back(&self, index: usize) -> bool {
+        let here = self.steps.get(index).is_some_and(Step::deploys);
+        let mut from_here = self.steps.iter().skip(index).filter(|step| step.deploys());
+        here && from_here.any(|step| step.on_failure == OnFailure::Restore)
+    }
+}
+
+impl Step {
+    /// Whether it changes the host.
+    pub fn deploys(&self) -> bool {
+        matches!(self.action, Action::Deploy(_))
+    }
+
+    /// Whether it undoes another step.
+    pub fn puts_back(&self) -> bool {
+        self.action == Action::Deploy(Reason::PutBack)
+    }
+
+    /// The step that undoes this one, `done` or failed; `None` if nothing was deployed before.
+    pub fn back(&self, done: bool) -> Option<Self> {
+        let revision = self.from?;
+        Some(Self {
+            app: App { release: Release::Commit(revision), ..self.app.clone() },
+            revision,
+            from: Some(if done { self.revision } else { revision }),
+            action: Action::Deploy(Reason::PutBack),
+            on_failure: self.on_failure,
+        })
     }
 }
 
@@ -137,6 +174,10 @@ pub struct Selection {
     pub only: Vec<AppName>,
     /// Deploy what is current, too.
     pub force: bool,
+    /// What happens after a failure, whatever the apps say.
+    pub on_failure: Option<OnFailure>,
+    /// The same for apps that do not say it.
+    pub policy: OnFailure,
 }
 
 /// Decides for each app. `recorded` yields what is known of an app.
@@ -159,7 +200,8 @@ pub fn plan(
             } else {
                 decide(&app, revision, recorded, selection.force)
             };
-            Step { app, revision, from, action }
+            let on_failure = selection.on_failure.or(app.on_failure).unwrap_or(selection.policy);
+            Step { app, revision, from, action, on_failure }
         })
         .collect();
     Plan { steps }
@@ -205,7 +247,7 @@ fn names(text: &str, revision: Revision) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::{FileExists, Release, RepoUrl, Symlinks};
+    use crate::domain::{FileExists, RepoUrl, Symlinks};
 
     pub(crate) fn revision(n: u8) -> Revision {
         Revision::from_bytes([n; 20])
@@ -225,6 +267,7 @@ pub(crate) mod tests {
             skip_events: Vec::new(),
             export_ignore: true,
             symlinks: Symlinks::Safe,
+            on_failure: None,
         }
     }
 
@@ -278,7 +321,8 @@ pub(crate) mod tests {
         let current = Recorded { deployed: Some(revision(1)), ..Recorded::default() };
         let forced = Selection { force: true, ..Selection::default() };
         assert_eq!(action(app("api", 1), &current, &forced), Action::Deploy(Reason::Forced));
-        let other = Selection { only: vec!["web".parse().unwrap()], force: true };
+        let only = vec!["web".parse().unwrap()];
+        let other = Selection { only, ..forced.clone() };
         assert_eq!(action(app("api", 1), &current, &other), Action::Skip(SkipReason::NotSelected));
         let disabled = App { enabled: false, ..app("api", 1) };
         assert_eq!(action(disabled, &current, &forced), Action::Skip(SkipReason::Disabled));

@@ -4,7 +4,6 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::{Release, RepoUrl};
 
 const EMPTY: &str = "version: 0.0\nos: linux\n";
 
@@ -30,20 +29,7 @@ impl Tree {
                 None => fs::write(path, content).unwrap(),
             }
         }
-        let app = App {
-            name: "api".parse().unwrap(),
-            source: RepoUrl::File("/srv/api".into()),
-            release: Release::Name("main".parse().unwrap()),
-            enabled: true,
-            force: false,
-            path: PathBuf::new(),
-            appspec: None,
-            env: Vec::new(),
-            file_exists: FileExists::Disallow,
-            skip_events: Vec::new(),
-            export_ignore: true,
-            symlinks: Symlinks::Safe,
-        };
+        let app = crate::plan::tests::app("api", 1);
         Self { directory, app }
     }
 

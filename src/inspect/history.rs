@@ -94,7 +94,7 @@ impl<'a> From<&'a Entry> for Attempt<'a> {
         Self {
             time: entry.time,
             app: &entry.app,
-            result: if entry.failure.is_some() { "failed" } else { "deployed" },
+            result: entry.result(),
             from: entry.from,
             to: entry.to,
             source: &entry.source,
@@ -122,8 +122,8 @@ impl HistoryReport<'_> {
             let time = jiff::Timestamp::from_second(entry.time).unwrap_or_default();
             let from = entry.from.map_or_else(|| "nothing".to_owned(), |from| from.short());
             let result = match entry.failure {
-                Some(_) => paint.red("failed  "),
-                None => paint.green("deployed"),
+                Some(_) => paint.red(&format!("{:8}", entry.result)),
+                None => paint.green(entry.result),
             };
             text += &format!(
                 "{}  {:width$}  {from:>7} -> {}  {result} in {}",

@@ -6,6 +6,11 @@ use std::time::Duration;
 use super::{Error, HISTORY};
 use crate::domain::{AppName, Revision};
 
+/// Ends the name of a tag that says an app was put back.
+const PUT_BACK: &str = ".restore";
+const RESTORED: &str = "restored";
+const NOT_RESTORED: &str = "not restored";
+
 /// One attempt at one app, as it is recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -19,6 +24,8 @@ pub struct Entry {
     pub to: Revision,
     /// Where it came from.
     pub source: String,
+    /// It put back what was deployed before the run.
+    pub restore: bool,
     /// Why it failed, in one line; `None` if it succeeded.
     pub failure: Option<String>,
     /// How long it took.
@@ -40,7 +47,7 @@ impl Entry {
 
     /// The tag's text: a line for people, then `key: value` lines for [`read`].
     pub(super) fn message(&self) -> String {
-        let result = if self.failure.is_some() { "failed" } else { "deployed" };
+        let result = self.result();
         let from = self.from.map_or_else(|| "nothing".to_owned(), |from| from.short());
         let mut text = format!("{} {from} -> {}: {result}\n\n", self.app, self.to.short());
         let mut line = |key: &str, value: &str| {
@@ -68,18 +75,35 @@ impl Entry {
         text
     }
 
-    fn parse(run: &str, tag: &git2::Tag<'_>) -> Option<Self> {
+    /// How it ended, in a word or two.
+    pub fn result(&self) -> &'static str {
+        match (self.restore, self.failure.is_some()) {
+            (false, false) => "deployed",
+            (false, true) => "failed",
+            (true, false) => RESTORED,
+            (true, true) => NOT_RESTORED,
+        }
+    }
+
+    /// The name of its tag below [`HISTORY`]. In one run an app may be deployed and put back.
+    pub(super) fn name(&self) -> String {
+        let end = if self.restore { PUT_BACK } else { "" };
+        format!("{}{end}", self.run)
+    }
+
+    fn parse(name: &str, tag: &git2::Tag<'_>) -> Option<Self> {
         let message = tag.message().ok()??;
         let field =
             |key: &str| message.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
         let tagger = tag.tagger()?;
         Some(Self {
-            run: run.to_owned(),
+            run: name.strip_suffix(PUT_BACK).unwrap_or(name).to_owned(),
             app: field("app")?.parse().ok()?,
             from: field("from").and_then(|from| from.parse().ok()),
             to: field("to")?.parse().ok()?,
             source: field("source").unwrap_or_default().to_owned(),
-            failure: (field("result") != Some("deployed"))
+            restore: matches!(field("result"), Some(RESTORED | NOT_RESTORED)),
+            failure: (!matches!(field("result"), Some("deployed" | RESTORED)))
                 .then(|| field("failure").unwrap_or("unknown").to_owned()),
             took: field("seconds")
                 .and_then(|seconds| seconds.parse().ok())
@@ -100,11 +124,11 @@ pub fn read(repository: &git2::Repository) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
         for reference in repository.references_glob(&format!("{HISTORY}*"))? {
             let Ok(reference) = reference else { continue };
-            let Ok(Some(run)) = reference.name().map(|name| name.strip_prefix(HISTORY)) else {
+            let Ok(Some(name)) = reference.name().map(|name| name.strip_prefix(HISTORY)) else {
                 continue;
             };
             if let Ok(tag) = reference.peel_to_tag()
-                && let Some(entry) = Entry::parse(run, &tag)
+                && let Some(entry) = Entry::parse(name, &tag)
             {
                 entries.push(entry);
             }
@@ -116,7 +140,7 @@ pub fn read(repository: &git2::Repository) -> Result<Vec<Entry>, Error> {
         repository: repository.path().to_owned(),
         source,
     })?;
-    entries.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| b.run.cmp(&a.run)));
+    entries.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| b.name().cmp(&a.name())));
     Ok(entries)
 }
 
@@ -132,6 +156,7 @@ mod tests {
             from,
             to,
             source: "https://git.example.com/acme/api.git".into(),
+            restore: false,
             failure: None,
             took: Duration::from_millis(1500),
             deployment: Some("d-ABC".into()),
@@ -167,13 +192,20 @@ mod tests {
         records.failure(&failed).unwrap();
         let known = refs::read(dir.path()).unwrap();
         assert_eq!((known.attempted, known.deployed), (Some(two), Some(one)));
+        let back = Entry { restore: true, time: failed.time, ..entry("r2", Some(one), one) };
+        records.attempt(one).unwrap();
+        records.success(&back).unwrap();
+        let known = refs::read(dir.path()).unwrap();
+        assert_eq!((known.attempted, known.deployed, known.previous), (None, Some(one), None));
         records.success(&Entry { time: 1_700_000_002, ..entry("r3", Some(one), two) }).unwrap();
         let known = refs::read(dir.path()).unwrap();
         assert_eq!((known.attempted, known.deployed, known.previous), (None, Some(two), Some(one)));
         let history = read(&repository).unwrap();
-        assert_eq!(history.iter().map(|e| e.run.as_str()).collect::<Vec<_>>(), ["r3", "r2", "r1"]);
-        assert_eq!(history[1].failure.as_deref(), Some("exit 1 in start.sh"));
-        assert_eq!(history[2], entry("r1", None, one));
+        let runs: Vec<_> = history.iter().map(|entry| entry.run.as_str()).collect();
+        assert_eq!(runs, ["r3", "r2", "r2", "r1"]);
+        assert_eq!(history[1], back);
+        assert_eq!(history[2].failure.as_deref(), Some("exit 1 in start.sh"));
+        assert_eq!(history[3], entry("r1", None, one));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `refs/multideployer/attempted` | the commit of an attempt that has not succeeded |
 //! | `refs/multideployer/previous` | the deployed commit before this one |
 //! | `refs/multideployer/history/<run>` | an annotated tag: who, when, from, to, result |
+//! | `refs/multideployer/history/<run>.restore` | the same, where the run put the app back |
 //!
 //! Refs are read as files, so that a run with nothing to do never starts libgit2; they are
 //! written with libgit2, and can be read with `git for-each-ref refs/multideployer`.
@@ -179,11 +180,12 @@ impl<'r> Records<'r> {
     }
 
     fn tag(&self, entry: &history::Entry) -> Result<(), Error> {
-        let name = format!("{HISTORY}{}", entry.run);
+        let tag_name = entry.name();
+        let name = format!("{HISTORY}{tag_name}");
         let write = || {
             let target = self.repository.find_object(oid(entry.to), None)?;
             let tag = self.repository.tag_annotation_create(
-                &entry.run,
+                &tag_name,
                 &target,
                 &entry.tagger()?,
                 &entry.message(),

@@ -4,55 +4,35 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use crate::diagnostic::quoted;
-use crate::domain::{App, AppName, FileExists, RefName, Release, RepoUrl, Revision, Symlinks};
-use crate::manifest::Version;
+use crate::domain::{
+    App, AppName, FileExists, OnFailure, RefName, Release, RepoUrl, Revision, Symlinks,
+};
 use crate::manifest::fields::{Fields, Findings, Keys, did_you_mean, list};
 use crate::manifest::source::{self, Authority, Place, resolve};
+use crate::manifest::{Version, policy};
 use crate::yaml::{Node, Position};
 
-const APP: Keys = Keys {
-    first: &["name", "source", "release", "force"],
-    second: &[
-        "path",
-        "appspec",
-        "env",
-        "enabled",
-        "file_exists",
-        "skip_events",
-        "export_ignore",
-        "symlinks",
-        "allow_ref",
-    ],
-    later: &[
-        "needs",
-        "when",
-        "timeout",
-        "checks",
-        "on_failure",
-        "submodules",
-        "lfs",
-        "release_file",
-        "verify",
-    ],
-};
+/// Version 2's keys that `defaults` may have, too.
+const SECOND: &[&str] = &[
+    "path",
+    "appspec",
+    "env",
+    "enabled",
+    "file_exists",
+    "skip_events",
+    "export_ignore",
+    "symlinks",
+    "allow_ref",
+    "on_failure",
+];
 
-const DEFAULTS: Keys = Keys {
-    first: &[],
-    second: &[
-        "source_host",
-        "force",
-        "path",
-        "appspec",
-        "env",
-        "enabled",
-        "file_exists",
-        "skip_events",
-        "export_ignore",
-        "symlinks",
-        "allow_ref",
-    ],
-    later: APP.later,
-};
+const LATER: &[&str] =
+    &["needs", "when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"];
+
+const APP: Keys =
+    Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
+
+const DEFAULTS: Keys = Keys { first: &["source_host", "force"], second: SECOND, later: LATER };
 
 /// The lifecycle events that can be left out. `DownloadBundle` and `Install` are run by
 /// codedeploy-local whether they are named or not.
@@ -85,6 +65,7 @@ pub(super) struct Common {
     export_ignore: Option<bool>,
     symlinks: Option<Symlinks>,
     allow_ref: Option<bool>,
+    on_failure: Option<OnFailure>,
 }
 
 /// What became of one entry of `apps`.
@@ -154,6 +135,7 @@ fn common(fields: &mut Fields<'_>, findings: &mut Findings) -> Common {
             &[("safe", Symlinks::Safe), ("allow", Symlinks::Allow), ("refuse", Symlinks::Refuse)],
         ),
         allow_ref: findings.take_bool(fields, "allow_ref"),
+        on_failure: policy::take_on_failure(fields, findings),
     }
 }
 
@@ -199,6 +181,7 @@ pub(super) fn read(
         skip_events: own.skip_events.or_else(|| defaults.skip_events.clone()).unwrap_or_default(),
         export_ignore: own.export_ignore.or(defaults.export_ignore).unwrap_or(true),
         symlinks: own.symlinks.or(defaults.symlinks).unwrap_or_default(),
+        on_failure: own.on_failure.or(defaults.on_failure),
     });
     entry
 }

@@ -12,6 +12,7 @@ mod auth;
 mod fields;
 mod hosts;
 pub mod machine;
+pub mod policy;
 pub mod reporting;
 mod source;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::hosts::Hosts;
 use crate::yaml::{self, Node, Position, Value};
 
 use fields::{Fields, Findings, Keys};
+use policy::Policy;
 use reporting::{Limits, Reporting};
 use source::Place;
 
@@ -76,6 +78,8 @@ pub struct Manifest {
     pub apps: Vec<App>,
     /// What it says about git servers.
     pub hosts: Hosts,
+    /// What it says about its runs.
+    pub policy: Policy,
     /// `host[:port]` of each source written `github://`, once each, in the order of the
     /// file: what the GitHub token of flag or variable is bound to.
     pub github_hosts: Vec<String>,
@@ -114,8 +118,8 @@ const MOST_APPS: usize = 1_000;
 
 const TOP: Keys = Keys {
     first: &["version", "apps"],
-    second: &["defaults", "hosts", "report", "limits"],
-    later: &["policy"],
+    second: &["defaults", "hosts", "policy", "report", "limits"],
+    later: &[],
 };
 
 /// Reads a manifest. `file` is what findings call it; nothing is opened.
@@ -153,6 +157,7 @@ fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Man
         Place { host: defaults.source_host.clone(), directory: defaults.directory.clone() };
     let mut common = app::Common::default();
     let mut hosts = Hosts::default();
+    let mut policy = Policy::default();
     let mut report = Reporting::default();
     let mut limits = Limits::default();
     if second {
@@ -161,6 +166,9 @@ fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Man
         }
         if let Some(node) = top.take("hosts").filter(|node| !node.is_null()) {
             hosts = hosts::read(node, &place.directory, findings);
+        }
+        if let Some(node) = top.take("policy").filter(|node| !node.is_null()) {
+            policy = policy::read(node, findings);
         }
         if let Some(node) = top.take("report").filter(|node| !node.is_null()) {
             report = reporting::read(node, &place.directory, findings);
@@ -181,8 +189,8 @@ fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Man
     };
     top.finish(TOP, findings);
     let github_hosts = reader.github_hosts;
-    let version = version?;
-    Some(Manifest { version, apps, hosts, github_hosts, report, limits, warnings: Vec::new() })
+    let (version, warnings) = (version?, Vec::new());
+    Some(Manifest { version, apps, hosts, policy, github_hosts, report, limits, warnings })
 }
 
 /// The root node of a file that holds exactly one document without tags.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::diagnostic::Severity;
-use crate::domain::{FileExists, Release, Symlinks};
+use crate::domain::{FileExists, OnFailure, Release, Symlinks};
 use crate::hosts::Auth;
 
 const SHA: &str = "91ab77cd0e5f2f7f0a6c1b3f5d7e9a1b2c3d4e5f";
@@ -419,19 +419,11 @@ fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
     );
     finds(
         &app("2", "branch: x"),
-        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`",
+        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`",
     );
-    for later in [
-        "needs",
-        "when",
-        "timeout",
-        "checks",
-        "on_failure",
-        "submodules",
-        "lfs",
-        "release_file",
-        "verify",
-    ] {
+    for later in
+        ["needs", "when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"]
+    {
         finds(
             &app("2", &format!("{later}: ~")),
             &format!(
@@ -447,10 +439,6 @@ fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
             ),
         );
     }
-    finds(
-        "version: 2\npolicy: {}\napps: [{name: a, source: /a, release: $SHA}]\n",
-        "E m.yaml:2:1: `policy` is not supported by this version yet -> remove it until it is",
-    );
     finds(
         "version: 1.0\nhosts: {}\napps: [{name: a, source: /a, release: $SHA}]\n",
         "W m.yaml:2:1: `hosts` is not known in version 1.0 and is ignored -> write `version: 2` to use it",
@@ -556,7 +544,7 @@ fn values_of_version_2_keys() {
         "E m.yaml:2:25: `source_host` is not `host[:port]`: the host name is missing or not valid\n\
          E m.yaml:2:36: `name` cannot have a default\n\
          E m.yaml:2:48: `release` cannot have a default\n\
-         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`",
+         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`",
     );
 }
 
@@ -702,4 +690,39 @@ fn damaged_manifests_are_refused_politely() {
             }
         }
     }
+}
+
+#[test]
+fn a_policy_is_read_and_apps_may_differ() {
+    let text = "version: 2
+policy: {on_failure: restore, jobs: 2}
+defaults: {on_failure: continue}
+apps:
+  - {name: a, source: /a, release: $SHA}
+  - {name: b, source: /b, release: $SHA, on_failure: stop}
+";
+    let manifest = read(text).unwrap();
+    assert_eq!(manifest.policy.on_failure, OnFailure::Restore);
+    assert_eq!(manifest.policy.jobs.map(u16::from), Some(2));
+    let each: Vec<_> = manifest.apps.iter().map(|app| app.on_failure).collect();
+    assert_eq!(each, [Some(OnFailure::Continue), Some(OnFailure::Stop)]);
+
+    let policy = |policy: &str| {
+        format!("version: 2\npolicy: {policy}\napps: [{{name: a, source: /a, release: $SHA}}]\n")
+    };
+    finds(
+        &policy("{on_failure: restart}"),
+        "E m.yaml:2:22: `on_failure` is `restart`; it must be one of `stop`, `continue`, `restore` -> did you mean `restore`?",
+    );
+    for jobs in ["0", "65", "-1", "many"] {
+        finds(
+            &policy(&format!("{{jobs: {jobs}}}")),
+            &format!("E m.yaml:2:16: `jobs` is `{jobs}`; it must be a number from 1 to 64"),
+        );
+    }
+    finds(
+        &policy("{onfailure: stop}"),
+        "E m.yaml:2:10: unknown key `onfailure` -> did you mean `on_failure`?",
+    );
+    finds(&policy("stop"), "E m.yaml:2:9: `policy` is a text; it must be a mapping of keys");
 }

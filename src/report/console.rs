@@ -13,7 +13,7 @@ use super::log::{Log, Severity};
 use super::{seconds, tame};
 use crate::domain::Revision;
 use crate::error::Failure;
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Reason, Step};
 use crate::rollout::Event;
 
 /// Characters of a relayed line.
@@ -82,13 +82,18 @@ impl Console {
                 );
             }
             Event::Deploying(step) => {
-                let reason = match &step.action {
-                    Action::Deploy(reason) => reason.describe(),
-                    Action::Keep | Action::Skip(_) => String::new(),
-                };
                 let from = step.from.map_or_else(|| "nothing".to_owned(), |from| from.short());
                 let to = step.revision.short();
-                self.say(step, &format!("deploying {from} -> {to} ({reason})"));
+                self.say(
+                    step,
+                    &match &step.action {
+                        Action::Deploy(Reason::PutBack) => format!("putting back {to}"),
+                        Action::Deploy(reason) => {
+                            format!("deploying {from} -> {to} ({})", reason.describe())
+                        }
+                        Action::Keep | Action::Skip(_) => String::new(),
+                    },
+                );
                 if self.place == Place::Terminal {
                     self.start(step, "deploying");
                 }
@@ -96,8 +101,13 @@ impl Console {
             Event::Deployed(step, None, took) => {
                 self.finish(step);
                 let took = seconds(took.as_secs_f64());
-                self.say(step, &self.paint.green(&format!("deployed in {took}")));
+                let what = if step.puts_back() { "put back" } else { "deployed" };
+                self.say(step, &self.paint.green(&format!("{what} in {took}")));
             }
+            Event::NoWayBack(step, failure) => self.warn(
+                Some(step.app.name.as_str()),
+                &format!("could not be put back if an app failed in this run: {failure}"),
+            ),
             Event::Prepared(step, Some(failure), took)
             | Event::Deployed(step, Some(failure), took) => {
                 self.finish(step);

@@ -4,6 +4,7 @@
 //! bytes (`[stdout]`); a single line of that size empties the whole buffer.
 
 use super::{AppEnd, AppReport, RunReport, seconds, tame};
+use crate::error::Failure;
 
 /// Bytes of the block, the agent's prefixes counted.
 const BLOCK: usize = 1800;
@@ -38,6 +39,10 @@ pub fn block(report: &RunReport) -> String {
         .iter()
         .filter(|finding| finding.severity == crate::diagnostic::Severity::Error);
     head.extend(errors.map(|finding| format!(" {finding}")));
+    for app in report.ended(AppEnd::NotPutBack) {
+        let why = app.put_back_failure.as_ref().map(Failure::line).unwrap_or_default();
+        tail.push(format!(" NOT BACK: {} {}: {why}", app.name, app.change()));
+    }
     let mut list = |title: &str, end: AppEnd, show: fn(&AppReport) -> String| {
         let apps: Vec<String> = report.ended(end).map(show).collect();
         if !apps.is_empty() {
@@ -45,6 +50,9 @@ pub fn block(report: &RunReport) -> String {
         }
     };
     list("changed", AppEnd::Deployed, |app| format!("{} {}", app.name, app.change()));
+    list("put back", AppEnd::PutBack, |app| {
+        format!("{} {}", app.name, app.from.map(|from| from.short()).unwrap_or_default())
+    });
     list("failed", AppEnd::Failed, |app| format!("{} {} (state unknown)", app.name, app.change()));
     list("refused", AppEnd::NotPrepared, |app| format!("{} {}", app.name, app.change()));
     list("not run", AppEnd::NotRun, |app| app.name.clone());
@@ -121,7 +129,7 @@ fn headline(report: &RunReport) -> String {
 mod tests {
     use super::super::tests::{app, report};
     use super::*;
-    use crate::error::{ExitCode, Failure};
+    use crate::error::ExitCode;
 
     fn counted(block: &str) -> usize {
         block.lines().map(|line| line.len() + PER_LINE).sum()

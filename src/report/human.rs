@@ -2,6 +2,7 @@
 
 use super::{AppEnd, RunReport, seconds, tame};
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::domain::OnFailure;
 use crate::error::Failure;
 use crate::plan::{Action, Plan, SkipReason};
 
@@ -100,6 +101,17 @@ pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
     if let (Some(tool), true) = (tool, changes > 0) {
         text += &format!(", with {tool}");
     }
+    let mut after: Vec<OnFailure> = plan.deployments().map(|step| step.on_failure).collect();
+    after.dedup();
+    text += &match after.as_slice() {
+        [] | [OnFailure::Stop] => String::new(),
+        [one] => format!("; on failure: {one}"),
+        _ => {
+            let each =
+                plan.deployments().map(|step| format!("{} {}", step.app.name, step.on_failure));
+            format!("; on failure: {}", each.collect::<Vec<_>>().join(", "))
+        }
+    };
     text + "\n"
 }
 
@@ -119,9 +131,22 @@ pub fn summary(report: &RunReport, paint: Paint) -> String {
             AppEnd::Deployed => paint.green(&format!("deployed in {}", seconds(app.seconds))),
             AppEnd::Failed => paint.red(&format!("FAILED after {}", seconds(app.seconds))),
             AppEnd::NotPrepared => paint.red("not prepared; left as it was"),
-            _ => paint.yellow("not run; left as it was"),
+            AppEnd::PutBack if app.failure.is_some() => {
+                paint.red(&format!("FAILED after {}, put back", seconds(app.seconds)))
+            }
+            AppEnd::PutBack => paint.yellow("deployed, put back"),
+            AppEnd::NotPutBack if app.failure.is_some() => {
+                paint.red(&format!("FAILED after {}, NOT PUT BACK", seconds(app.seconds)))
+            }
+            AppEnd::NotPutBack => paint.red("deployed, NOT PUT BACK"),
+            AppEnd::NotRun | AppEnd::Unchanged | AppEnd::Disabled | AppEnd::NotSelected => {
+                paint.yellow("not run; left as it was")
+            }
         };
         text += &format!("{:width$}  {:17} {what}\n", app.name, app.change());
+        if let Some(why) = &app.put_back_failure {
+            text += &format!("{:width$}  {:17}   {}\n", "", "", tame(&why.line(), WIDTH));
+        }
     }
     let sum = |end, word: &str| match report.ended(end).count() {
         0 => None,
@@ -130,6 +155,8 @@ pub fn summary(report: &RunReport, paint: Paint) -> String {
     let sums = [
         sum(AppEnd::Deployed, "deployed"),
         sum(AppEnd::Failed, "failed"),
+        sum(AppEnd::PutBack, "put back"),
+        sum(AppEnd::NotPutBack, "not put back"),
         sum(AppEnd::NotPrepared, "not prepared"),
         sum(AppEnd::NotRun, "not run"),
         sum(AppEnd::Unchanged, "unchanged"),

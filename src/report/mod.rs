@@ -70,6 +70,8 @@ pub struct AppReport {
     pub seconds: f64,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// Why it could not be put back.
+    pub put_back_failure: Option<Failure>,
 }
 
 /// How it ended for one app.
@@ -90,12 +92,17 @@ pub enum AppEnd {
     Deployed,
     /// Its deployment failed.
     Failed,
+    /// It was deployed, or failed, and was put back.
+    PutBack,
+    /// It was deployed, or failed, and could not be put back.
+    NotPutBack,
 }
 
 /// Puts plan and outcome together.
 pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
     let apps = plan.steps.iter().zip(outcome.apps);
     apps.map(|(step, app)| {
+        let mut put_back_failure = None;
         let (result, failure) = match app.result {
             AppResult::Unchanged => (AppEnd::Unchanged, None),
             AppResult::Skipped(SkipReason::Disabled) => (AppEnd::Disabled, None),
@@ -104,6 +111,11 @@ pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
             AppResult::NotRun => (AppEnd::NotRun, None),
             AppResult::Deployed => (AppEnd::Deployed, None),
             AppResult::Failed(failure) => (AppEnd::Failed, Some(failure)),
+            AppResult::PutBack { failure } => (AppEnd::PutBack, failure),
+            AppResult::NotPutBack { failure, why } => {
+                put_back_failure = Some(why);
+                (AppEnd::NotPutBack, failure)
+            }
         };
         AppReport {
             name: app.name.to_string(),
@@ -117,6 +129,7 @@ pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
             to: app.to,
             seconds: app.took.as_secs_f64(),
             failure,
+            put_back_failure,
         }
     })
     .collect()
@@ -131,6 +144,8 @@ impl RunReport {
     /// The apps that failed in whatever way, those whose deployment failed first.
     pub fn failed(&self) -> impl Iterator<Item = (&AppReport, &Failure)> {
         self.ended(AppEnd::Failed)
+            .chain(self.ended(AppEnd::NotPutBack))
+            .chain(self.ended(AppEnd::PutBack))
             .chain(self.ended(AppEnd::NotPrepared))
             .filter_map(|app| Some((app, app.failure.as_ref()?)))
     }
@@ -215,6 +230,7 @@ pub(crate) mod tests {
             to: Revision::from_bytes([0x91; 20]),
             seconds: 3.2,
             failure,
+            put_back_failure: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod crash;
 mod estate;
 mod flow;
 mod hook;
+mod policy;
 mod secrets;
 mod servers;
 mod sharing;

@@ -33,6 +33,7 @@ pub struct TestHost {
     agent: Option<FakeAgent>,
     environment: BTreeMap<String, String>,
     hosts: String,
+    policy: String,
     binary: PathBuf,
     user: Option<(u32, u32)>,
     outputs: std::cell::RefCell<String>,
@@ -72,6 +73,7 @@ impl TestHost {
             agent: None,
             environment: environment.into(),
             hosts: String::new(),
+            policy: String::new(),
             binary: PathBuf::from(BINARY.expect("built by cargo test")),
             user: None,
             outputs: std::cell::RefCell::default(),
@@ -174,6 +176,11 @@ impl TestHost {
         }
     }
 
+    /// The section `policy` of the manifests that [`TestHost::apps`] writes, as a flow mapping.
+    pub fn policy(&mut self, policy: &str) {
+        policy.clone_into(&mut self.policy);
+    }
+
     /// Writes the manifest (version 2): name, source and release of each app, and perhaps
     /// more keys as one flow mapping's inside: `force: true, enabled: false`.
     pub fn apps(&self, apps: &[(&str, &str, &str)]) {
@@ -186,6 +193,9 @@ impl TestHost {
         let mut text = "version: 2\n".to_owned();
         if !self.hosts.is_empty() {
             text.push_str(&format!("hosts:\n{}", self.hosts));
+        }
+        if !self.policy.is_empty() {
+            text.push_str(&format!("policy: {}\n", self.policy));
         }
         text.push_str("apps:\n");
         for (name, source, release, more) in apps {
