@@ -20,8 +20,8 @@ Exit codes 2, 3, 7, 9, 10 and 11 leave the host as it was.
 
 Environment: MULTIDEPLOYER_CONFIG, MULTIDEPLOYER_GITHUB_TOKEN,
   MULTIDEPLOYER_CODEDEPLOY_LOCAL_PATH, MULTIDEPLOYER_CACHE_DIR,
-  MULTIDEPLOYER_STATE_DIR, MULTIDEPLOYER_LOG, CODEDEPLOY_GITHUB_TOKEN
-  (github.com only), NO_COLOR";
+  MULTIDEPLOYER_STATE_DIR, MULTIDEPLOYER_LOG, MULTIDEPLOYER_MACHINE_CONFIG,
+  CODEDEPLOY_GITHUB_TOKEN (github.com only), NO_COLOR";
 
 /// Bring this host to the list of applications in multideployer.yaml, each at one exact commit
 #[derive(Debug, Parser)]
@@ -198,6 +198,10 @@ pub struct GlobalArgs {
     /// /etc/multideployer]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
+    /// What holds for this host whatever the manifest: hosts, report, limits, labels
+    /// [default: /etc/multideployer/config.yaml, if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub machine_config: Option<PathBuf>,
     /// Mirrors and worktrees [default: /var/cache/codedeploy-multideployer]
     #[arg(long, value_name = "DIR", global = true)]
     pub cache_dir: Option<PathBuf>,

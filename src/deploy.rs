@@ -17,12 +17,13 @@ use crate::host::{self, LiveHost, Run};
 use crate::hosts::{Auth, HostRule, Hosts};
 use crate::ledger::last_state::LastState;
 use crate::ledger::lock::{Claim, RunLock};
-use crate::manifest::{self, Manifest};
+use crate::load::{self, load};
+use crate::manifest::Manifest;
 use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
 use crate::process::Interrupt;
 use crate::report::console::{Console, Place};
 use crate::report::human::{self, Paint};
-use crate::report::log::{self, Log};
+use crate::report::log::Log;
 use crate::report::{self, JSON_VERSION, RunReport};
 use crate::rollout::rollout;
 use crate::settings::{Environment, Settings};
@@ -59,7 +60,8 @@ impl From<Failure> for Refusal {
 }
 
 impl Refusal {
-    fn new(failure: Failure, diagnostics: Vec<Diagnostic>) -> Self {
+    /// A refusal with all findings that explain it.
+    pub fn new(failure: Failure, diagnostics: Vec<Diagnostic>) -> Self {
         Self { version: JSON_VERSION, failure, diagnostics }
     }
 }
@@ -78,9 +80,12 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
         host::private_directory(&settings.cache_dir)?;
         host::private_directory(&settings.state_dir)
     });
+    // Before there is a log: it may say where that is.
+    let manifest = load(settings);
+    let (log_file, log_options) = load::log(settings, manifest.as_ref().ok());
     let (log, trouble) = match opened.as_ref().map(|()| {
         let deployment = settings.hook.as_ref().map(|hook| hook.deployment_id.as_str());
-        Log::open(&settings.log, log::Options::default(), &id, deployment)
+        Log::open(&log_file, log_options, &id, deployment)
     }) {
         Ok(Ok(log)) => (log, None),
         Ok(Err(error)) => (Log::default(), Some(format!("no log is written: {error}"))),
@@ -94,7 +99,8 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
     let tool = OnceLock::new();
     let result = opened
         .map_err(Refusal::from)
-        .and_then(|()| run_plan(settings, args, interrupt, &id, &console, &tool));
+        .and(manifest)
+        .and_then(|manifest| run_plan(settings, args, manifest, interrupt, &id, &console, &tool));
     let (apps, diagnostics, failure, code) = match result {
         Ok((apps, diagnostics, refused, code)) => (apps, diagnostics, refused, code),
         Err(Refusal { failure, diagnostics, .. }) => {
@@ -106,12 +112,13 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
         version: JSON_VERSION,
         command: "deploy",
         run: id,
+        who: host::who(),
         exit_code: code,
         seconds: started.elapsed().as_secs_f64(),
         manifest: settings.config.clone(),
         tool: tool.get().and_then(|tool| tool.as_ref().ok()).map(codedeploy::Tool::describe),
         hook: settings.hook.clone(),
-        log: settings.log.clone(),
+        log: log_file,
         apps,
         diagnostics,
         warnings: console.warnings(),
@@ -181,12 +188,12 @@ type Ran = (Vec<report::AppReport>, Vec<Diagnostic>, Option<Failure>, ExitCode);
 fn run_plan(
     settings: &Settings,
     args: &DeployArgs,
+    manifest: Manifest,
     interrupt: &Interrupt,
     id: &str,
     console: &Console,
     tool: &OnceLock<Result<codedeploy::Tool, Failure>>,
 ) -> Result<Ran, Refusal> {
-    let manifest = load(settings)?;
     for warning in &manifest.warnings {
         console.warn(None, &warning.to_string());
     }
@@ -373,45 +380,6 @@ impl<'a> PlanReport<'a> {
             warnings,
         }
     }
-}
-
-/// Reads the manifest.
-pub fn load(settings: &Settings) -> Result<Manifest, Refusal> {
-    load_file(&settings.config)
-}
-
-/// Reads a regular file, not much more of it than a manifest may have. A pipe or a device could
-/// keep a reader for ever.
-fn read_regular(path: &Path) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
-
-    const MOST: u64 = (4 << 20) + 1;
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
-    let file = options.open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    let mut text = Vec::new();
-    file.take(MOST).read_to_end(&mut text)?;
-    Ok(text)
-}
-
-/// Reads a manifest file.
-pub fn load_file(path: &Path) -> Result<Manifest, Refusal> {
-    let cannot = |error: &dyn std::error::Error| {
-        Failure::from_error(ExitCode::Configuration, error)
-            .context(format!("cannot read the manifest `{}`", path.display()))
-            .hint("name it with --config or MULTIDEPLOYER_CONFIG")
-    };
-    let text = read_regular(path).map_err(|error| cannot(&error))?;
-    let absolute = std::path::absolute(path).map_err(|error| cannot(&error))?;
-    let directory = absolute.parent().unwrap_or(Path::new("/"));
-    manifest::parse(&text, path, &manifest::Defaults::new(directory)).map_err(|rejected| {
-        let text = format!("the manifest `{}` is refused; nothing was changed", path.display());
-        Refusal::new(Failure::new(ExitCode::Configuration, text), rejected.problems)
-    })
 }
 
 /// The selection by `--app`, `--force` and `--on-failure`.

@@ -28,7 +28,7 @@
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`files`], [`process`], [`mirror`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`deploy`], [`inspect`], [`init`], [`documents`], this file |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`inspect`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
 pub mod bundle;
@@ -46,6 +46,7 @@ pub mod hosts;
 pub mod init;
 pub mod inspect;
 pub mod ledger;
+pub mod load;
 pub mod manifest;
 pub mod mirror;
 pub mod plan;

@@ -13,6 +13,8 @@ use crate::error::{ExitCode, Failure};
 /// Where the manifest is unless it is named: where 0.3.1 looked, then where a deployed
 /// manifest repository puts it, so that `status` on an instance needs no option.
 const MANIFESTS: [&str; 2] = ["multideployer.yaml", "/etc/multideployer/multideployer.yaml"];
+/// Where the machine file is unless it is named.
+const MACHINE: &str = "/etc/multideployer/config.yaml";
 /// Variables of ours that are not passed on to any child.
 const OURS: &str = "MULTIDEPLOYER_";
 /// The token as it was given by `-g`, handed from the process that was started with it to the
@@ -97,12 +99,18 @@ pub struct Settings {
     pub config: PathBuf,
     /// It was named, by flag or variable.
     pub config_named: bool,
+    /// What holds for this host whatever the manifest.
+    pub machine_config: PathBuf,
+    /// It was named, by flag or variable.
+    pub machine_config_named: bool,
     /// Mirrors and worktrees.
     pub cache_dir: PathBuf,
     /// Lock and `last_state.yaml`.
     pub state_dir: PathBuf,
     /// The log file.
     pub log: PathBuf,
+    /// It was named, by flag or variable.
+    pub log_named: bool,
     /// All three were given, so that root is not needed for them.
     pub own_directories: bool,
     /// Which codedeploy-local.
@@ -156,6 +164,10 @@ impl Settings {
             let only_installed = !here.exists() && installed.exists();
             if only_installed { installed } else { here }
         });
+        let machine = global
+            .machine_config
+            .clone()
+            .or_else(|| environment.path("MULTIDEPLOYER_MACHINE_CONFIG"));
         let tool = match global
             .codedeploy_local_path
             .clone()
@@ -169,9 +181,12 @@ impl Settings {
         Ok(Self {
             config,
             config_named,
+            machine_config_named: machine.is_some(),
+            machine_config: machine.unwrap_or_else(|| PathBuf::from(MACHINE)),
             cache_dir,
             state_dir,
             log,
+            log_named: own_log,
             own_directories: own_cache && own_state && own_log,
             tool,
             agent_configuration_file: global.agent_configuration_file.clone(),

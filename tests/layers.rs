@@ -13,7 +13,10 @@ const LAYERS: [(&str, &[&str]); 4] = [
         "effects",
         &["files", "process", "mirror", "bundle", "codedeploy", "ledger", "engine", "host"],
     ),
-    ("wiring", &["cli", "settings", "deploy", "inspect", "init", "documents", "lib", "main"]),
+    (
+        "wiring",
+        &["cli", "settings", "load", "deploy", "inspect", "init", "documents", "lib", "main"],
+    ),
 ];
 
 /// Words that only some modules or files may use, and why.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::cli::CheckArgs;
-use crate::deploy::{Answer, Refusal, json, load_file};
+use crate::deploy::{Answer, Refusal, json};
 use crate::diagnostic::Diagnostic;
 use crate::error::{ExitCode, Failure};
+use crate::load::load_file;
 use crate::report::JSON_VERSION;
 use crate::report::human::{self, Paint};
 use crate::settings::Settings;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::LogsArgs;
 use crate::deploy::{Answer, Refusal, json};
 use crate::error::{ExitCode, Failure};
+use crate::load;
 use crate::report::JSON_VERSION;
 use crate::report::log::{Line, rotated};
 use crate::settings::Settings;
@@ -20,11 +21,13 @@ const HELD: usize = 8;
 
 /// `logs`: the lines of one run, the last by default, about one app or all.
 pub fn logs(settings: &Settings, args: &LogsArgs) -> Result<Answer, Refusal> {
+    // A manifest that is refused now may have had its say when the log was written.
+    let (log, _) = load::log(settings, load::load(settings).ok().as_ref());
     let mut runs: BTreeMap<String, Vec<Line>> = BTreeMap::new();
-    let mut files = vec![settings.log.clone()];
+    let mut files = vec![log.clone()];
     files.extend(
         (1..=MOST_FILES)
-            .map(|n| rotated(&settings.log, n))
+            .map(|n| rotated(&log, n))
             .take_while(|file| file.symlink_metadata().is_ok()),
     );
     for file in files.iter().rev() {
@@ -44,7 +47,7 @@ pub fn logs(settings: &Settings, args: &LogsArgs) -> Result<Answer, Refusal> {
         };
         return Err(Failure::new(
             ExitCode::Configuration,
-            format!("`{}` has no lines{about} from {which}", settings.log.display()),
+            format!("`{}` has no lines{about} from {which}", log.display()),
         )
         .hint("`multideployer history` lists apps and runs")
         .into());

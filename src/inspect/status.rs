@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::recorded_apps;
 use crate::cli::StatusArgs;
-use crate::deploy::{Answer, Refusal, json, load, recorded_of};
+use crate::deploy::{Answer, Refusal, json, recorded_of};
 use crate::domain::{AppName, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::ledger::history;
 use crate::ledger::last_state::LastState;
+use crate::load::load;
 use crate::plan::Recorded;
 use crate::report::human::Paint;
 use crate::report::{JSON_VERSION, seconds};

@@ -87,6 +87,8 @@ pub struct Manifest {
     pub report: Reporting,
     /// How much of the disk is left alone.
     pub limits: Limits,
+    /// What this host is; only the machine file says so.
+    pub labels: Vec<String>,
     /// Warnings and notes, in the order of the file.
     pub warnings: Vec<Diagnostic>,
 }
@@ -189,8 +191,8 @@ fn read(text: &[u8], defaults: &Defaults, findings: &mut Findings) -> Option<Man
     };
     top.finish(TOP, findings);
     let github_hosts = reader.github_hosts;
-    let (version, warnings) = (version?, Vec::new());
-    Some(Manifest { version, apps, hosts, policy, github_hosts, report, limits, warnings })
+    let (version, labels, warnings) = (version?, Vec::new(), Vec::new());
+    Some(Manifest { version, apps, hosts, policy, github_hosts, report, limits, labels, warnings })
 }
 
 /// The root node of a file that holds exactly one document without tags.

@@ -5,6 +5,7 @@ pub mod console;
 pub mod hook;
 pub mod human;
 pub mod log;
+pub mod metrics;
 
 use std::path::PathBuf;
 
@@ -29,6 +30,8 @@ pub struct RunReport {
     pub command: &'static str,
     /// The run's id, as in the history and the log.
     pub run: String,
+    /// Who ran it and where: `root@ip-10-0-0-7`.
+    pub who: String,
     /// The exit code.
     pub exit_code: ExitCode,
     /// How long it all took.
@@ -68,6 +71,10 @@ pub struct AppReport {
     pub to: Revision,
     /// How long its deployment took.
     pub seconds: f64,
+    /// How long fetch, checkout and checks took, if it came to that.
+    pub prepare_seconds: Option<f64>,
+    /// Bytes that were fetched.
+    pub fetched_bytes: u64,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// Why it could not be put back.
@@ -128,6 +135,8 @@ pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
             from: app.from,
             to: app.to,
             seconds: app.took.as_secs_f64(),
+            prepare_seconds: None,
+            fetched_bytes: 0,
             failure,
             put_back_failure,
         }
@@ -207,6 +216,7 @@ pub(crate) mod tests {
             version: JSON_VERSION,
             command: "deploy",
             run: "20261125T104501Z-1a2b".into(),
+            who: "root@host".into(),
             exit_code: ExitCode::Ok,
             seconds: 12.3,
             manifest: "multideployer.yaml".into(),
@@ -229,6 +239,8 @@ pub(crate) mod tests {
             from: Some(Revision::from_bytes([0x77; 20])),
             to: Revision::from_bytes([0x91; 20]),
             seconds: 3.2,
+            prepare_seconds: None,
+            fetched_bytes: 0,
             failure,
             put_back_failure: None,
         }

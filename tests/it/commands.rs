@@ -252,3 +252,47 @@ fn completion_and_man_pages_know_the_commands() {
     }
     host.run_bare(&["man", "/dev/null/x"]).code(11).says("/dev/null/x");
 }
+
+#[test]
+fn the_machine_file_holds_for_every_manifest() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let manifest = estate.host.read("etc/multideployer.yaml");
+    let (hosts, rest) = (manifest.find("hosts:").expect("hosts"), manifest.find("apps:"));
+    let (hosts, apps) = manifest[hosts..].split_at(rest.expect("apps") - hosts);
+    estate.host.manifest(&format!("version: 2\n{apps}"));
+    let log = estate.host.path("log/other.log").display().to_string();
+    let report = format!("report:\n  log: {{file: {log}, format: json}}\n");
+    let file = estate.host.write("etc/machine.yaml", &format!("{hosts}{report}"));
+
+    estate.host.deploy().code(3);
+    let mut command = estate.host.command(&["deploy", "--machine-config", &file]);
+    command.env("MULTIDEPLOYER_MACHINE_CONFIG", "/nowhere");
+    estate.host.start_command(command).wait().ok();
+    estate.assert_installed(["v1"; 3]);
+    assert!(!std::path::Path::new(&log).exists(), "--log counts before the file");
+
+    // Without --log the file says where and how.
+    let mut command = estate.host.bare();
+    let given = estate.host.command(&["deploy", "--force", "--json", "--machine-config", &file]);
+    let mut args = given.get_args();
+    while let Some(arg) = args.next() {
+        if arg == "--log" {
+            args.next();
+        } else {
+            command.arg(arg);
+        }
+    }
+    let report = estate.host.start_command(command).wait().ok().json();
+    assert_eq!(report["log"], log.as_str());
+    let lines = std::fs::read_to_string(&log).expect("the log");
+    let last: serde_json::Value =
+        serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["multideployer.run"], report["run"]);
+
+    let bad = estate.host.write("etc/bad.yaml", "hosts: {}\napps: []\n");
+    let ran = estate.host.run(&["deploy", "--machine-config", &bad]).code(2);
+    drop(ran.says("bad.yaml:2:1").says("unknown key `apps`"));
+    estate.host.run(&["plan", "--machine-config", "/nowhere"]).code(2).says("machine file");
+}
