@@ -347,6 +347,7 @@ struct PlannedApp<'a> {
     to: Revision,
     action: &'a Action,
     on_failure: OnFailure,
+    needs: &'a [AppName],
 }
 
 impl<'a> PlanReport<'a> {
@@ -368,6 +369,7 @@ impl<'a> PlanReport<'a> {
                 to: step.revision,
                 action: &step.action,
                 on_failure: step.on_failure,
+                needs: &step.app.needs,
             })
             .collect();
         Self {

@@ -380,6 +380,8 @@ pub struct App {
     pub release: Release,
     /// False: it is listed, and left alone.
     pub enabled: bool,
+    /// The apps it needs: it is deployed after them, and not if one of them fails.
+    pub needs: Vec<AppName>,
     /// Deploy even if it is current.
     pub force: bool,
     /// The bundle's root inside the repository; empty for the repository's root.

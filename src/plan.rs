@@ -2,6 +2,8 @@
 //!
 //! Pure: no file, no clock, no environment, no git.
 
+use std::collections::{BTreeSet, HashMap};
+
 use serde::Serialize;
 
 use crate::domain::{App, AppName, OnFailure, Release, Revision};
@@ -35,7 +37,7 @@ pub struct Recorded {
 /// What a run will do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// One for each app of the manifest, in its order.
+    /// One for each app of the manifest, in its order, but each after those it needs.
     pub steps: Vec<Step>,
 }
 
@@ -186,7 +188,7 @@ pub fn plan(
     recorded: impl Fn(&AppName) -> Recorded,
     selection: &Selection,
 ) -> Plan {
-    let steps = wanted
+    let steps = in_order(wanted)
         .into_iter()
         .map(|Wanted { app, revision }| {
             let recorded = recorded(&app.name);
@@ -205,6 +207,35 @@ pub fn plan(
         })
         .collect();
     Plan { steps }
+}
+
+/// In the order they have, but each after those it needs. In a circle, which a manifest cannot
+/// have, the order stays.
+fn in_order(wanted: Vec<Wanted>) -> Vec<Wanted> {
+    let places: HashMap<AppName, usize> =
+        wanted.iter().enumerate().map(|(place, one)| (one.app.name.clone(), place)).collect();
+    let mut missing: Vec<usize> = vec![0; wanted.len()];
+    let mut needed_by: Vec<Vec<usize>> = vec![Vec::new(); wanted.len()];
+    for (place, one) in wanted.iter().enumerate() {
+        for &needed in one.app.needs.iter().filter_map(|name| places.get(name)) {
+            missing[place] += 1;
+            needed_by[needed].push(place);
+        }
+    }
+    let mut ready: BTreeSet<usize> = (0..wanted.len()).filter(|&at| missing[at] == 0).collect();
+    let mut waiting: Vec<Option<Wanted>> = wanted.into_iter().map(Some).collect();
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while let Some(place) = ready.pop_first() {
+        ordered.extend(waiting[place].take());
+        for &after in &needed_by[place] {
+            missing[after] -= 1;
+            if missing[after] == 0 {
+                ready.insert(after);
+            }
+        }
+    }
+    ordered.extend(waiting.into_iter().flatten());
+    ordered
 }
 
 fn decide(app: &App, revision: Revision, recorded: Recorded, force: bool) -> Action {
@@ -259,6 +290,7 @@ pub(crate) mod tests {
             source: RepoUrl::File(format!("/srv/{name}.git").into()),
             release: Release::Commit(revision(n)),
             enabled: true,
+            needs: Vec::new(),
             force: false,
             path: "".into(),
             appspec: None,
@@ -326,6 +358,22 @@ pub(crate) mod tests {
         assert_eq!(action(app("api", 1), &current, &other), Action::Skip(SkipReason::NotSelected));
         let disabled = App { enabled: false, ..app("api", 1) };
         assert_eq!(action(disabled, &current, &forced), Action::Skip(SkipReason::Disabled));
+    }
+
+    #[test]
+    fn what_is_needed_comes_first_and_the_rest_stays_in_order() {
+        let order = |needs: &[(&str, &[&str])]| {
+            let wanted = needs.iter().map(|(name, needs)| {
+                let needs = needs.iter().map(|name| name.parse().unwrap()).collect();
+                Wanted { app: App { needs, ..app(name, 1) }, revision: revision(1) }
+            });
+            let plan = plan(wanted.collect(), |_| Recorded::default(), &Selection::default());
+            plan.steps.iter().map(|step| step.app.name.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(order(&[("a", &[]), ("b", &[]), ("c", &[])]), "a b c");
+        assert_eq!(order(&[("a", &["c"]), ("b", &[]), ("c", &[]), ("d", &[])]), "b c a d");
+        assert_eq!(order(&[("a", &["d", "b"]), ("b", &["d"]), ("c", &[]), ("d", &[])]), "c d b a");
+        assert_eq!(order(&[("a", &["a"]), ("b", &["x"])]), "b a");
     }
 
     #[test]

@@ -93,8 +93,8 @@ pub enum AppResult {
     Skipped(SkipReason),
     /// It was fetched, checked out or checked in vain; the host was not touched.
     NotPrepared(Failure),
-    /// It was not its turn any more.
-    NotRun,
+    /// It was prepared and not deployed; the host was not touched.
+    NotRun(NotRun),
     /// It is deployed.
     Deployed,
     /// codedeploy-local failed, or the records could not be written.
@@ -111,6 +111,26 @@ pub enum AppResult {
         /// Why it could not be put back.
         why: Failure,
     },
+}
+
+/// Why an app's turn did not come.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotRun {
+    /// The run ended before.
+    Ended,
+    /// It needs this app, which failed, was put back or was not run itself.
+    Needs(AppName),
+}
+
+impl NotRun {
+    /// A few words for people; none where there is nothing to say.
+    pub fn describe(&self) -> Option<String> {
+        match self {
+            Self::Ended => None,
+            Self::Needs(app) => Some(format!("needs {app}")),
+        }
+    }
 }
 
 impl Outcome {

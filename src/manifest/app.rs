@@ -12,8 +12,9 @@ use crate::manifest::source::{self, Authority, Place, resolve};
 use crate::manifest::{Version, policy};
 use crate::yaml::{Node, Position};
 
-/// Version 2's keys that `defaults` may have, too.
+/// Version 2's keys; `defaults` may have all but the first.
 const SECOND: &[&str] = &[
+    "needs",
     "path",
     "appspec",
     "env",
@@ -27,12 +28,19 @@ const SECOND: &[&str] = &[
 ];
 
 const LATER: &[&str] =
-    &["needs", "when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"];
+    &["when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"];
 
 const APP: Keys =
     Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
 
-const DEFAULTS: Keys = Keys { first: &["source_host", "force"], second: SECOND, later: LATER };
+const DEFAULTS: Keys = Keys {
+    first: &["source_host", "force"],
+    second: match SECOND {
+        [_, rest @ ..] => rest,
+        [] => &[],
+    },
+    later: LATER,
+};
 
 /// The lifecycle events that can be left out. `DownloadBundle` and `Install` are run by
 /// codedeploy-local whether they are named or not.
@@ -69,12 +77,16 @@ pub(super) struct Common {
 }
 
 /// What became of one entry of `apps`.
-pub(super) struct Entry {
+pub(super) struct Entry<'n> {
     /// The name and its place, if it is a good one.
     pub(super) name: Option<(AppName, Position)>,
     /// The host, if the source was written `github://`.
     pub(super) github_host: Option<String>,
-    /// The app, if nothing is wrong with it.
+    /// The apps it says it needs, as they are written.
+    pub(super) needs: Vec<(&'n str, Position)>,
+    /// Whether it is to be deployed at all.
+    pub(super) enabled: bool,
+    /// The app, if nothing is wrong with it; without what it needs.
     pub(super) app: Option<App>,
 }
 
@@ -91,7 +103,7 @@ pub(super) fn defaults(node: &Node, place: &mut Place, findings: &mut Findings) 
             }
         }
     }
-    for key in ["name", "source", "release"] {
+    for key in ["name", "source", "release", "needs"] {
         if let Some(node) = fields.take(key) {
             findings.error(Some(node.at), format!("`{key}` cannot have a default"));
         }
@@ -140,13 +152,14 @@ fn common(fields: &mut Fields<'_>, findings: &mut Findings) -> Common {
 }
 
 /// Reads one entry of `apps`. `findings.app` becomes its name, if it has one.
-pub(super) fn read(
-    node: &Node,
+pub(super) fn read<'n>(
+    node: &'n Node,
     place: &Place,
     defaults: &Common,
     findings: &mut Findings,
-) -> Entry {
-    let mut entry = Entry { name: None, github_host: None, app: None };
+) -> Entry<'n> {
+    let mut entry =
+        Entry { name: None, github_host: None, needs: Vec::new(), enabled: true, app: None };
     let Some(mut fields) = Fields::of(node, "the entry", findings) else { return entry };
     entry.name = required(&mut fields, "name", node.at, findings)
         .and_then(|node| Some((name(node, findings)?, node.at)));
@@ -156,9 +169,15 @@ pub(super) fn read(
     let source = required(&mut fields, "source", node.at, findings)
         .and_then(|node| source(node, place, findings));
     let release_node = required(&mut fields, "release", node.at, findings);
+    if findings.version == Some(Version::V2)
+        && let Some(node) = fields.take("needs").filter(|node| !node.is_null())
+    {
+        entry.needs = findings.texts(node, "needs", true).unwrap_or_default();
+    }
     let own = common(&mut fields, findings);
     fields.finish(APP, findings);
 
+    entry.enabled = own.enabled.or(defaults.enabled).unwrap_or(true);
     let allow_ref = own.allow_ref.or(defaults.allow_ref).unwrap_or(false);
     let release = release_node.and_then(|node| release(node, allow_ref, findings));
     let url = source.map(|(url, host)| {
@@ -172,7 +191,8 @@ pub(super) fn read(
         name: name.clone(),
         source,
         release,
-        enabled: own.enabled.or(defaults.enabled).unwrap_or(true),
+        enabled: entry.enabled,
+        needs: Vec::new(),
         force: own.force.or(defaults.force).unwrap_or(false),
         path: own.path.or_else(|| defaults.path.clone()).unwrap_or_default(),
         appspec: own.appspec.or_else(|| defaults.appspec.clone()),

@@ -12,6 +12,7 @@ mod auth;
 mod fields;
 mod hosts;
 pub mod machine;
+mod needs;
 pub mod policy;
 pub mod reporting;
 mod source;
@@ -318,6 +319,8 @@ impl AppList<'_> {
         }
         let mut apps = Vec::new();
         let mut seen: HashMap<AppName, Position> = HashMap::new();
+        let mut folded: HashMap<String, Position> = HashMap::new();
+        let mut wishes = Vec::new();
         for (index, item) in items.iter().enumerate() {
             findings.app = Some(format!("#{}", index + 1));
             let entry = app::read(item, self.place, self.common, findings);
@@ -328,7 +331,16 @@ impl AppList<'_> {
                         .hint =
                         Some("names are what the host knows apps by: each may occur once".into());
                 } else {
-                    seen.insert(name, at);
+                    let other = folded.insert(name.as_str().to_ascii_lowercase(), at);
+                    if let Some(other) = other {
+                        let message = format!(
+                            "the name differs from that of the app at {other} only in case"
+                        );
+                        findings.warning(Some(at), message);
+                    }
+                    seen.insert(name.clone(), at);
+                    let (enabled, needs) = (entry.enabled, entry.needs);
+                    wishes.push(needs::Wish { app: name, enabled, needs });
                 }
             }
             if let Some(host) = entry.github_host.filter(|host| !self.github_hosts.contains(host)) {
@@ -336,7 +348,7 @@ impl AppList<'_> {
             }
             apps.extend(entry.app);
         }
-        findings.app = None;
+        needs::resolve(&wishes, &mut apps, findings);
         apps
     }
 }

@@ -419,11 +419,9 @@ fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
     );
     finds(
         &app("2", "branch: x"),
-        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`",
+        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`",
     );
-    for later in
-        ["needs", "when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"]
-    {
+    for later in ["when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"] {
         finds(
             &app("2", &format!("{later}: ~")),
             &format!(
@@ -725,4 +723,45 @@ apps:
         "E m.yaml:2:10: unknown key `onfailure` -> did you mean `on_failure`?",
     );
     finds(&policy("stop"), "E m.yaml:2:9: `policy` is a text; it must be a mapping of keys");
+}
+
+#[test]
+fn needs_are_names_of_the_file_and_no_circle() {
+    let apps = |needs: &[(&str, &str)]| {
+        let line = |(name, more): &(&str, &str)| {
+            format!("  - {{name: {name}, source: /{name}, release: $SHA, {more}}}\n")
+        };
+        format!("version: 2\napps:\n{}", needs.iter().map(line).collect::<String>())
+    };
+    let manifest = read(&apps(&[("api", "needs: [gateway]"), ("gateway", "")])).unwrap();
+    assert_eq!(manifest.apps[0].needs, ["gateway".parse().unwrap()]);
+    assert_eq!(manifest.apps[1].needs, []);
+    finds(
+        &apps(&[("api", "needs: [gatewya]"), ("gateway", "")]),
+        "E m.yaml:3:90: app `api`: `needs` names `gatewya`, which is no app here -> did you mean `gateway`?",
+    );
+    finds(
+        &apps(&[("api", "needs: [api]")]),
+        "E m.yaml:3:90: app `api`: apps need each other in a circle: api -> api -> take one of these `needs` away",
+    );
+    finds(
+        &apps(&[("a", "needs: [b]"), ("b", "needs: [c, d]"), ("c", ""), ("d", "needs: [b]")]),
+        "E m.yaml:4:89: app `b`: apps need each other in a circle: b -> d -> b -> take one of these `needs` away",
+    );
+    finds(
+        &apps(&[("a", "needs: [b, b]"), ("b", "enabled: false")]),
+        "W m.yaml:3:86: app `a`: `needs` names `b`, which is `enabled: false`: it is not waited for\nW m.yaml:3:89: app `a`: `needs` names `b` twice",
+    );
+    finds(
+        "version: 2\ndefaults: {needs: [a]}\napps: [{name: a, source: /a, release: $SHA}]\n",
+        "E m.yaml:2:19: `needs` cannot have a default",
+    );
+}
+
+#[test]
+fn names_that_differ_only_in_case_are_warned_about() {
+    finds(
+        "version: 2\napps: [{name: a, source: /a, release: $SHA}, {name: A, source: /b, release: $SHA}]\n",
+        "W m.yaml:2:89: app `A`: the name differs from that of the app at 2:15 only in case",
+    );
 }

@@ -55,7 +55,10 @@ pub fn block(report: &RunReport) -> String {
     });
     list("failed", AppEnd::Failed, |app| format!("{} {} (state unknown)", app.name, app.change()));
     list("refused", AppEnd::NotPrepared, |app| format!("{} {}", app.name, app.change()));
-    list("not run", AppEnd::NotRun, |app| app.name.clone());
+    list("not run", AppEnd::NotRun, |app| match app.why_not_run() {
+        Some(why) => format!("{} ({why})", app.name),
+        None => app.name.clone(),
+    });
     let unchanged = report.ended(AppEnd::Unchanged).count();
     if unchanged > 0 {
         tail.push(format!(" unchanged: {unchanged}"));

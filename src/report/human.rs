@@ -2,7 +2,7 @@
 
 use super::{AppEnd, RunReport, seconds, tame};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::domain::OnFailure;
+use crate::domain::{AppName, OnFailure};
 use crate::error::Failure;
 use crate::plan::{Action, Plan, SkipReason};
 
@@ -86,7 +86,12 @@ pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
             Action::Skip(SkipReason::Disabled) => paint.dim("skip    (enabled: false)"),
             Action::Skip(SkipReason::NotSelected) => paint.dim("skip    (not selected)"),
             Action::Deploy(reason) => {
-                let line = format!("deploy  {from} -> {to}  ({})", tame(&reason.describe(), 200));
+                let mut why = tame(&reason.describe(), 200);
+                if !step.app.needs.is_empty() {
+                    let needs: Vec<&str> = step.app.needs.iter().map(AppName::as_str).collect();
+                    why += &format!("; needs {}", needs.join(", "));
+                }
+                let line = format!("deploy  {from} -> {to}  ({why})");
                 paint.green(&line)
             }
         };
@@ -140,7 +145,8 @@ pub fn summary(report: &RunReport, paint: Paint) -> String {
             }
             AppEnd::NotPutBack => paint.red("deployed, NOT PUT BACK"),
             AppEnd::NotRun | AppEnd::Unchanged | AppEnd::Disabled | AppEnd::NotSelected => {
-                paint.yellow("not run; left as it was")
+                let why = app.why_not_run().map(|why| format!(" ({why})")).unwrap_or_default();
+                paint.yellow(&format!("not run{why}; left as it was"))
             }
         };
         text += &format!("{:width$}  {:17} {what}\n", app.name, app.change());

@@ -15,7 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::domain::{Hook, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::plan::{Action, Plan, Reason, SkipReason};
-use crate::rollout::{AppResult, Outcome};
+use crate::rollout::{AppResult, NotRun, Outcome};
 
 /// The version of the JSON documents. It changes when a field changes its meaning or goes;
 /// new fields may come at any time.
@@ -44,7 +44,7 @@ pub struct RunReport {
     pub hook: Option<Hook>,
     /// The log file.
     pub log: PathBuf,
-    /// What happened to each app, in the manifest's order.
+    /// What happened to each app, in the order of the plan.
     pub apps: Vec<AppReport>,
     /// What is wrong or odd in the manifest.
     pub diagnostics: Vec<Diagnostic>,
@@ -75,6 +75,8 @@ pub struct AppReport {
     pub prepare_seconds: Option<f64>,
     /// Bytes that were fetched.
     pub fetched_bytes: u64,
+    /// Why it was not run, if it was its turn to.
+    pub not_run: Option<NotRun>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// Why it could not be put back.
@@ -109,13 +111,16 @@ pub enum AppEnd {
 pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
     let apps = plan.steps.iter().zip(outcome.apps);
     apps.map(|(step, app)| {
-        let mut put_back_failure = None;
+        let (mut not_run, mut put_back_failure) = (None, None);
         let (result, failure) = match app.result {
             AppResult::Unchanged => (AppEnd::Unchanged, None),
             AppResult::Skipped(SkipReason::Disabled) => (AppEnd::Disabled, None),
             AppResult::Skipped(SkipReason::NotSelected) => (AppEnd::NotSelected, None),
             AppResult::NotPrepared(failure) => (AppEnd::NotPrepared, Some(failure)),
-            AppResult::NotRun => (AppEnd::NotRun, None),
+            AppResult::NotRun(why) => {
+                not_run = Some(why);
+                (AppEnd::NotRun, None)
+            }
             AppResult::Deployed => (AppEnd::Deployed, None),
             AppResult::Failed(failure) => (AppEnd::Failed, Some(failure)),
             AppResult::PutBack { failure } => (AppEnd::PutBack, failure),
@@ -137,6 +142,7 @@ pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
             seconds: app.took.as_secs_f64(),
             prepare_seconds: None,
             fetched_bytes: 0,
+            not_run,
             failure,
             put_back_failure,
         }
@@ -161,6 +167,11 @@ impl RunReport {
 }
 
 impl AppReport {
+    /// Why it was not run, in words, where there is something to say.
+    pub fn why_not_run(&self) -> Option<String> {
+        self.not_run.as_ref().and_then(NotRun::describe)
+    }
+
     /// `77cd001->91ab77c`, or `91ab77c` if nothing was deployed before.
     pub fn change(&self) -> String {
         match self.from {
@@ -241,6 +252,7 @@ pub(crate) mod tests {
             seconds: 3.2,
             prepare_seconds: None,
             fetched_bytes: 0,
+            not_run: None,
             failure,
             put_back_failure: None,
         }

@@ -17,6 +17,8 @@ struct Scripted {
     unprepared: Vec<AppName>,
     no_way_back: Vec<AppName>,
     on_failure: OnFailure,
+    /// Who needs whom.
+    needs: Vec<(&'static str, &'static str)>,
     /// A signal comes while this app is put back.
     signal_at: Option<AppName>,
     signalled: bool,
@@ -41,7 +43,12 @@ impl Scripted {
     fn run(&mut self, manifest: &[(&str, u8)]) -> Outcome {
         let wanted = manifest
             .iter()
-            .map(|(name, n)| Wanted { app: app(name, *n), revision: revision(*n) })
+            .map(|(name, n)| {
+                let mut app = app(name, *n);
+                let needed = self.needs.iter().filter(|(who, _)| who == name);
+                app.needs = needed.map(|(_, whom)| whom.parse().unwrap()).collect();
+                Wanted { app, revision: revision(*n) }
+            })
             .collect();
         let records = self.records.clone();
         let selection = Selection { policy: self.on_failure, ..Selection::default() };
@@ -171,7 +178,7 @@ fn the_first_failure_stops_and_the_next_run_goes_on() {
     assert_eq!(outcome.exit_code(), ExitCode::AppFailed);
     assert_eq!(outcome.apps[0].result, AppResult::Deployed);
     assert!(matches!(outcome.apps[1].result, AppResult::Failed(_)));
-    assert_eq!(outcome.apps[2].result, AppResult::NotRun);
+    assert_eq!(outcome.apps[2].result, AppResult::NotRun(NotRun::Ended));
     host.fail.clear();
     let outcome = host.run(&[("a", 1), ("b", 1), ("c", 1)]);
     assert_eq!(outcome.exit_code(), ExitCode::Ok);
@@ -188,6 +195,37 @@ fn continue_goes_on_with_the_others() {
     assert!(matches!(outcome.apps[0].result, AppResult::Failed(_)));
     assert_eq!(outcome.apps[1].result, AppResult::Deployed);
     assert_eq!(outcome.apps[2].result, AppResult::Deployed);
+}
+
+#[test]
+fn what_needs_a_failed_app_is_not_run() {
+    let mut host = Scripted {
+        on_failure: OnFailure::Continue,
+        needs: vec![("b", "a"), ("c", "b")],
+        fail: fails(&[("a", 1)]),
+        ..Scripted::default()
+    };
+    let outcome = host.run(&[("d", 1), ("c", 1), ("b", 1), ("a", 1)]);
+    let result = |name: &str| {
+        let app = outcome.apps.iter().find(|app| app.name.as_str() == name);
+        app.unwrap().result.clone()
+    };
+    let needs = |name: &str| AppResult::NotRun(NotRun::Needs(name.parse().unwrap()));
+    assert_eq!(result("d"), AppResult::Deployed);
+    assert!(matches!(result("a"), AppResult::Failed(_)));
+    assert_eq!(result("b"), needs("a"));
+    assert_eq!(result("c"), needs("b"));
+    // What has to be done no more is met: `a` is current in the next run.
+    host.fail.clear();
+    assert_eq!(host.run(&[("a", 1)]).exit_code(), ExitCode::Ok);
+    let outcome = host.run(&[("d", 1), ("c", 1), ("b", 1), ("a", 1)]);
+    assert_eq!(outcome.exit_code(), ExitCode::Ok);
+    // Where a failure ends the run, the reason is said all the same.
+    host.on_failure = OnFailure::Stop;
+    host.fail = fails(&[("a", 2)]);
+    let outcome = host.run(&[("c", 2), ("d", 2), ("b", 2), ("a", 2)]);
+    assert_eq!(outcome.apps[2].result, needs("a"));
+    assert_eq!(outcome.apps[3].result, needs("b"));
 }
 
 /// A host that runs the old manifest and restores.
@@ -261,7 +299,7 @@ fn nothing_is_touched_on_an_unfit_host() {
     let mut host = Scripted { fit: unfit, ..Scripted::default() };
     let outcome = host.run(&[("a", 1)]);
     assert_eq!(outcome.exit_code(), ExitCode::Unfit);
-    assert_eq!(outcome.apps[0].result, AppResult::NotRun);
+    assert_eq!(outcome.apps[0].result, AppResult::NotRun(NotRun::Ended));
     assert!(host.log.lock().unwrap().is_empty());
 }
 
@@ -270,6 +308,6 @@ fn nothing_is_touched_when_one_app_cannot_be_prepared() {
     let mut host = Scripted { unprepared: vec!["c".parse().unwrap()], ..Scripted::default() };
     let outcome = host.run(&[("a", 1), ("b", 1), ("c", 1)]);
     assert_eq!(outcome.exit_code(), ExitCode::Fetch);
-    assert_eq!(outcome.apps[0].result, AppResult::NotRun);
+    assert_eq!(outcome.apps[0].result, AppResult::NotRun(NotRun::Ended));
     assert!(host.log.lock().unwrap().is_empty());
 }

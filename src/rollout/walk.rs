@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{AppOutcome, AppResult, Event, Host, Outcome};
-use crate::domain::OnFailure;
+use super::{AppOutcome, AppResult, Event, Host, NotRun, Outcome};
+use crate::domain::{AppName, OnFailure};
 use crate::error::{ExitCode, Failure};
 use crate::plan::{Action, Plan, Step};
 
@@ -94,11 +94,16 @@ impl<H: Host> Walk<'_, H> {
     fn deploy_all(&mut self) {
         let plan = self.plan;
         for (index, step) in plan.steps.iter().enumerate() {
-            let new = self.ready[index].as_mut().and_then(|ready| ready.new.take());
-            let Some(bundle) = new else { continue };
             if self.host.interrupted().is_some() {
                 break;
             }
+            if let Some(needed) = self.unmet(step) {
+                self.results[index] =
+                    Some((AppResult::NotRun(NotRun::Needs(needed)), Duration::ZERO));
+                continue;
+            }
+            let new = self.ready[index].as_mut().and_then(|ready| ready.new.take());
+            let Some(bundle) = new else { continue };
             let (trial, took) = self.carry_out(step, bundle);
             if !matches!(trial, Trial::Untouched(_)) {
                 self.touched.push(index);
@@ -124,6 +129,30 @@ impl<H: Host> Walk<'_, H> {
                 }
             }
         }
+    }
+
+    /// What a step needs that is not as it was wanted. What this run leaves alone is not
+    /// looked at.
+    fn unmet(&self, step: &Step) -> Option<AppName> {
+        if !step.deploys() {
+            return None;
+        }
+        let ended = |name: &AppName| {
+            let place = self.plan.steps.iter().position(|other| other.app.name == *name)?;
+            self.results[place].as_ref().map(|(result, _)| result)
+        };
+        let bad = |name: &&AppName| {
+            matches!(
+                ended(name),
+                Some(
+                    AppResult::Failed(_)
+                        | AppResult::NotRun(_)
+                        | AppResult::PutBack { .. }
+                        | AppResult::NotPutBack { .. }
+                )
+            )
+        };
+        step.app.needs.iter().find(bad).cloned()
     }
 
     /// Puts back what was touched, last first.
@@ -203,11 +232,19 @@ impl<H: Host> Walk<'_, H> {
         }
     }
 
-    fn outcomes(self) -> Vec<AppOutcome> {
+    fn outcomes(mut self) -> Vec<AppOutcome> {
+        // Where the run ended early, some would not have been run anyway.
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            if self.results[index].is_none() {
+                let why = self.unmet(step).map_or(NotRun::Ended, NotRun::Needs);
+                self.results[index] = Some((AppResult::NotRun(why), Duration::ZERO));
+            }
+        }
         let steps = self.plan.steps.iter().zip(self.results);
         steps
             .map(|(step, ended)| {
-                let (result, took) = ended.unwrap_or((AppResult::NotRun, Duration::ZERO));
+                let ended_early = (AppResult::NotRun(NotRun::Ended), Duration::ZERO);
+                let (result, took) = ended.unwrap_or(ended_early);
                 let name = step.app.name.clone();
                 AppOutcome { name, from: step.from, to: step.revision, result, took }
             })

@@ -199,3 +199,35 @@ fn a_signal_ends_the_putting_back_at_once_and_the_next_run_knows() {
     estate.assert_ran(&[("gateway", &one[0]), ("api", &one[1])]);
     estate.assert_installed(["v1"; 3]);
 }
+
+#[test]
+fn what_an_app_needs_goes_first_and_its_failure_holds_the_others_back() {
+    let mut host = TestHost::new();
+    host.policy("{on_failure: continue}");
+    host.in_hook();
+    let estate = Estate::new(host);
+    let one = estate.release_all("v1");
+    let sources = APPS.map(|app| estate.source(app));
+    let needs = ["needs: [api]", "", "needs: [gateway]"];
+    let line = |n: usize| (APPS[n], sources[n].as_str(), one[n].as_str(), needs[n]);
+    estate.host.apps_with(&[line(2), line(0), line(1)]);
+    estate.host.breaks("api", "boom");
+    let ran = estate.host.deploy().code(4);
+    drop(ran.stdout_has("not run : gateway (needs api), worker (needs gateway)"));
+    estate.assert_ran(&[("api", &one[1])]);
+    assert_eq!(estate.host.recorded("worker", "attempted"), None);
+    // What is not asked for is not waited for.
+    estate.host.run(&["deploy", "-a", "gateway"]).ok();
+    estate.assert_ran(&[("gateway", &one[0])]);
+    estate.host.works("api");
+    estate.host.run(&["plan"]).ok().stdout_has("needs gateway").stdout_has("2 apps to deploy");
+    estate.host.deploy().ok();
+    estate.assert_ran(&[("api", &one[1]), ("worker", &one[2])]);
+    // A circle is refused, with its place.
+    let needs = ["needs: [worker]", "needs: [gateway]", "needs: [api]"];
+    let line = |n: usize| (APPS[n], sources[n].as_str(), one[n].as_str(), needs[n]);
+    estate.host.apps_with(&[line(0), line(1), line(2)]);
+    let ran = estate.host.deploy().code(2);
+    drop(ran.says("gateway -> worker -> api -> gateway").says("multideployer.yaml:"));
+    estate.assert_ran(&[]);
+}
