@@ -19,6 +19,7 @@ use crate::ledger::last_state::LastState;
 use crate::ledger::lock::{Claim, RunLock};
 use crate::load::{self, load};
 use crate::manifest::Manifest;
+use crate::mirror::credentials::Kept;
 use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
 use crate::process::Interrupt;
 use crate::report::console::{Console, Place};
@@ -234,6 +235,8 @@ fn run_plan(
         id,
         cache: &settings.cache_dir,
         hosts: &hosts,
+        apps: &manifest.apps,
+        kept: Kept::default(),
         variable: &variable,
         hidden: hidden(&settings.environment, &hosts),
         offline: args.offline,
@@ -292,6 +295,8 @@ pub fn plan(
         id: "",
         cache: &settings.cache_dir,
         hosts: &hosts,
+        apps: &manifest.apps,
+        kept: Kept::default(),
         variable: &variable,
         hidden: hidden(&settings.environment, &hosts),
         offline: args.offline,

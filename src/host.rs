@@ -15,7 +15,7 @@ use crate::error::{ExitCode, Failure};
 use crate::hosts::{Auth, Hosts};
 use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
-use crate::mirror::credentials::{self, World};
+use crate::mirror::credentials::{self, Kept, World};
 use crate::mirror::{self, CheckoutOptions, Limits, Mirror, Progress, Remote, Trust, Turns};
 use crate::plan::Step;
 use crate::process::Interrupt;
@@ -30,6 +30,10 @@ pub struct Run<'a> {
     pub cache: &'a Path,
     /// What is known about git servers, credentials included.
     pub hosts: &'a Hosts,
+    /// The manifest's apps, those that are left alone included.
+    pub apps: &'a [App],
+    /// What credentials were had so far.
+    pub kept: Kept,
     /// Looks a variable up in our own environment.
     pub variable: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
     /// Variables that no child may see.
@@ -183,7 +187,9 @@ impl<'a> LiveHost<'a> {
                     .hint("run once without --offline"),
                 ));
             }
-            let fetched = mirror.fetch(revision, &remote(&self.run, app)?, &progress)?;
+            let remote = remote(&self.run, app)?;
+            let fetched = mirror.fetch(revision, &remote, &progress);
+            let fetched = told(&self.run, app, &remote, fetched)?;
             console.log(
                 Some(name),
                 &format!("fetched {} ({} bytes)", fetched.commit, fetched.bytes),
@@ -334,7 +340,6 @@ impl From<credentials::Error> for Failure {
 /// What an app's repository is reached with.
 fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
     let rule = run.hosts.rule_for(&app.source);
-    let about = Some(app.name.as_str());
     let variable = |name: &str| (run.variable)(name)?.into_string().ok();
     let mut remote = Remote {
         url: app.source.clone(),
@@ -350,19 +355,58 @@ fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
         proxy: mirror::proxy::from_environment(&app.source, &variable),
         plain: (run.variable)("MULTIDEPLOYER_TRANSPORT").is_some_and(|kind| kind == "plain"),
     };
-    let world = World {
-        remote: &remote,
-        variable: &variable,
+    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
+    let resolved = with_world(run, app, &remote, |world| {
+        credentials::resolve(auth, rule.username.as_deref(), world)
+    });
+    remote.credential = resolved.map_err(|error| {
+        Failure::from(error).context(format!("cannot show {} a credential", app.source))
+    })?;
+    Ok(remote)
+}
+
+/// What resolving a credential for an app may use.
+fn with_world<T>(
+    run: &Run<'_>,
+    app: &App,
+    remote: &Remote,
+    act: impl FnOnce(&World<'_>) -> T,
+) -> T {
+    let peers = || {
+        let auth = run.hosts.rule_for(&app.source).auth;
+        let same = |other: &&App| run.hosts.rule_for(&other.source).auth == auth;
+        run.apps
+            .iter()
+            .filter(|other| other.enabled)
+            .filter(same)
+            .map(|a| a.source.clone())
+            .collect()
+    };
+    act(&World {
+        remote,
+        peers: &peers,
+        kept: &run.kept,
+        variable: &|name| (run.variable)(name)?.into_string().ok(),
         hidden: &run.hidden,
         interrupt: run.interrupt,
-        warn: &|text| run.console.warn(about, &text),
-    };
-    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
-    remote.credential =
-        credentials::resolve(auth, rule.username.as_deref(), &world).map_err(|error| {
-            Failure::from(error).context(format!("cannot show {} a credential", app.source))
-        })?;
-    Ok(remote)
+        warn: &|text| run.console.warn(Some(app.name.as_str()), &text),
+    })
+}
+
+/// Tells what keeps the credential what came of it.
+fn told<T>(
+    run: &Run<'_>,
+    app: &App,
+    remote: &Remote,
+    result: Result<T, mirror::Failure>,
+) -> Result<T, mirror::Failure> {
+    let rule = run.hosts.rule_for(&app.source);
+    if let Some(auth) = &rule.auth {
+        with_world(run, app, remote, |world| {
+            credentials::tell(auth, rule.username.as_deref(), result.as_ref(), world);
+        });
+    }
+    result
 }
 
 /// Asks the app's remote what a branch, tag or abbreviated commit id is.
@@ -381,7 +425,9 @@ pub fn resolve(run: &Run<'_>, app: &App, name: &RefName) -> Result<Revision, Fai
         Progress::Warning(text) => run.console.warn(about, &text),
         Progress::Receiving { .. } | Progress::Retrying { .. } => {}
     };
-    Ok(mirror.resolve(name, &remote(run, app)?, &progress)?)
+    let remote = remote(run, app)?;
+    let found = mirror.resolve(name, &remote, &progress);
+    Ok(told(run, app, &remote, found)?)
 }
 
 impl Host for LiveHost<'_> {

@@ -25,8 +25,27 @@ pub enum Auth {
     TokenFile(PathBuf),
     /// A token printed by a command.
     TokenCommand(Vec<String>),
+    /// A token of a GitHub App's installation, asked for with the App's private key.
+    GithubApp(GithubApp),
+    /// What a credential helper of git answers: its program and arguments.
+    CredentialHelper(Vec<String>),
     /// A private key for SSH.
     SshKeyFile(PathBuf),
+}
+
+/// A GitHub App, and which of its installations.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GithubApp {
+    /// Its client id (`Iv23li…`) or its app id (digits); GitHub takes either.
+    pub id: String,
+    /// Its private key, in PEM format.
+    pub private_key_file: PathBuf,
+    /// The installation; it is looked up unless given.
+    pub installation_id: Option<u64>,
+    /// The account it is installed on; the repository's owner unless given.
+    pub owner: Option<String>,
+    /// Where the API is, `https://host[:port][/path]`, unless it is where GitHub has it.
+    pub api_url: Option<String>,
 }
 
 impl Auth {
@@ -39,6 +58,10 @@ impl Auth {
             Self::TokenEnv(name) => format!("the token in the variable `{name}`"),
             Self::TokenFile(path) => format!("the token in `{}`", path.display()),
             Self::TokenCommand(words) => format!("the token of the command {}", program(words)),
+            Self::GithubApp(app) => format!("the token of the GitHub App `{}`", app.id),
+            Self::CredentialHelper(words) => {
+                format!("the credential of the helper {}", program(words))
+            }
             Self::SshKeyFile(path) => format!("the key `{}`", path.display()),
         }
     }
@@ -51,6 +74,8 @@ impl Auth {
             | Self::Given { .. }
             | Self::TokenFile(_)
             | Self::TokenCommand(_)
+            | Self::GithubApp(_)
+            | Self::CredentialHelper(_)
             | Self::SshKeyFile(_) => Vec::new(),
         }
     }

@@ -7,16 +7,27 @@
 
 use std::path::Path;
 
-use crate::hosts::Auth;
+use crate::diagnostic::quoted;
+use crate::hosts::{Auth, GithubApp};
 use crate::manifest::app::is_variable;
 use crate::manifest::fields::{Fields, Findings, Keys, boolean, list};
+use crate::manifest::source::{Authority, resolve, url_path};
 use crate::yaml::{Node, Position};
 
 /// All keys of `auth`: the kinds, and those that go with one.
 const KEYS: Keys = Keys {
     first: &[],
-    second: &["token_env", "token_file", "token_command", "ssh_key_file", "none", "username"],
-    later: &["github_app", "ssh_key_command", "ssh_agent", "credential_helper"],
+    second: &[
+        "token_env",
+        "token_file",
+        "token_command",
+        "github_app",
+        "credential_helper",
+        "ssh_key_file",
+        "none",
+        "username",
+    ],
+    later: &["ssh_key_command", "ssh_agent"],
 };
 
 /// The kinds, of which there must be exactly one, in the order messages name them.
@@ -24,6 +35,8 @@ const KINDS: &[(&str, Read)] = &[
     ("token_env", token_env),
     ("token_file", token_file),
     ("token_command", token_command),
+    ("github_app", github_app),
+    ("credential_helper", credential_helper),
     ("ssh_key_file", ssh_key_file),
     ("none", none),
 ];
@@ -114,6 +127,147 @@ fn token_file(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
 fn token_command(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
     let example = "[/usr/local/bin/get-token, argument]";
     command(node, "token_command", example, reader).map(Auth::TokenCommand)
+}
+
+/// The keys of `github_app`.
+const APP: Keys = Keys {
+    first: &[],
+    second: &["client_id", "app_id", "private_key_file", "installation_id", "owner", "api_url"],
+    later: &[],
+};
+
+fn github_app(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
+    let findings = &mut *reader.findings;
+    let mut fields = Fields::of(node, "`github_app`", findings)?;
+    let client = fields.take("client_id").map(|node| (node, "client_id"));
+    let number = fields.take("app_id").map(|node| (node, "app_id"));
+    let id = match (client, number) {
+        (Some(_), Some((node, _))) => {
+            findings.error(Some(node.at), "`client_id` and `app_id` are both given; one is enough");
+            None
+        }
+        (None, None) => {
+            findings.error(Some(node.at), "`github_app` does not say which App it is").hint = Some(
+                "add `client_id` (or `app_id`), as the App's settings on GitHub show it".into(),
+            );
+            None
+        }
+        (Some((node, key)), None) | (None, Some((node, key))) => app_id(node, key, findings),
+    };
+    let key = if let Some(node) = fields.take("private_key_file") {
+        findings.path(node, "private_key_file", reader.directory)
+    } else {
+        findings.error(Some(node.at), "`github_app` has no `private_key_file`").hint =
+            Some("generate a private key in the App's settings on GitHub".into());
+        None
+    };
+    let installation = fields.take("installation_id").map(|node| whole_number(node, findings));
+    let owner = fields.take("owner").map(|node| account(node, findings));
+    let api_url = fields.take("api_url").map(|node| https_url(node, "api_url", findings));
+    fields.finish(APP, findings);
+    // What is given and wrong is `Some(None)`.
+    Some(Auth::GithubApp(GithubApp {
+        id: id?,
+        private_key_file: key?,
+        installation_id: installation.map_or(Some(None), |good| good.map(Some))?,
+        owner: owner.map_or(Some(None), |good| good.map(Some))?,
+        api_url: api_url.map_or(Some(None), |good| good.map(Some))?,
+    }))
+}
+
+/// A client id or an app id. It is not repeated if it is none: it may be a secret.
+fn app_id(node: &Node, key: &str, findings: &mut Findings) -> Option<String> {
+    let text = findings.text(node, key)?;
+    let (valid, form) = if key == "app_id" {
+        (text.bytes().all(|b| b.is_ascii_digit()) && text.len() <= 20, "it is a number")
+    } else {
+        let letters = |b: u8| b.is_ascii_alphanumeric() || b == b'.';
+        (text.bytes().all(letters) && text.len() <= 60, "it looks like `Iv23liAbCdEfGhIjKlMn`")
+    };
+    if valid {
+        return Some(text.to_owned());
+    }
+    findings.error(Some(node.at), format!("`{key}` is not one of a GitHub App")).hint =
+        Some(format!("{form}; the App's settings on GitHub show it"));
+    None
+}
+
+fn whole_number(node: &Node, findings: &mut Findings) -> Option<u64> {
+    let text = findings.text(node, "installation_id")?;
+    let number = text.parse().ok().filter(|number| *number > 0);
+    if number.is_none() {
+        let message = format!("`installation_id` is {}; it must be a number", quoted(text));
+        findings.error(Some(node.at), message).hint =
+            Some("without it the installation is looked up".into());
+    }
+    number
+}
+
+/// The name of a user or an organisation.
+fn account(node: &Node, findings: &mut Findings) -> Option<String> {
+    let text = findings.text(node, "owner")?;
+    if text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+        return Some(text.to_owned());
+    }
+    let message = format!("`owner` is {}, which is no account on GitHub", quoted(text));
+    findings.error(Some(node.at), message).hint =
+        Some("write the name of the user or organisation".into());
+    None
+}
+
+/// `https://host[:port][/path]`, normalised. It is not repeated if it is none: it may hold a
+/// password.
+fn https_url(node: &Node, key: &str, findings: &mut Findings) -> Option<String> {
+    let text = findings.text(node, key)?;
+    let rest = text.strip_prefix("https://").map(|rest| rest.trim_end_matches('/'));
+    let checked =
+        rest.ok_or_else(|| "it does not begin with `https://`".to_owned()).and_then(|rest| {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            if authority.contains('@') {
+                return Err("it holds a user name or password".to_owned());
+            }
+            let authority = Authority::parse(authority).map_err(|e| e.to_string())?;
+            let path = match path {
+                "" => String::new(),
+                path => format!("/{}", url_path(path).map_err(|e| e.to_string())?),
+            };
+            Ok(format!("https://{}{path}", authority.without_port(443)))
+        });
+    match checked {
+        Ok(url) => Some(url),
+        Err(reason) => {
+            findings.error(Some(node.at), format!("`{key}` cannot be used: {reason}")).hint =
+                Some("for example `https://github.example.com/api/v3`".into());
+            None
+        }
+    }
+}
+
+/// A helper of git: its name (`store` is the program `git-credential-store`), its path, or a
+/// list of words.
+fn credential_helper(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
+    const KEY: &str = "credential_helper";
+    const EXAMPLE: &str = "[git-credential-store, --file=/etc/multideployer/credentials]";
+    if node.text().is_none() {
+        return command(node, KEY, EXAMPLE, reader).map(Auth::CredentialHelper);
+    }
+    let text = reader.findings.text(node, KEY)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if text.contains('/') && !text.contains(char::is_whitespace) && !text.starts_with(['!', '~']) {
+        let program = resolve(text, reader.directory).into_os_string().into_string();
+        return program.ok().map(|program| Auth::CredentialHelper(vec![program]));
+    }
+    if text.chars().all(plain) && !text.starts_with('-') {
+        return Some(Auth::CredentialHelper(vec![format!("git-credential-{text}")]));
+    }
+    reader
+        .findings
+        .error(
+            Some(node.at),
+            "`credential_helper` is neither a name nor a path nor a list of words",
+        )
+        .hint = Some(format!("no shell reads it: `credential_helper: {EXAMPLE}`"));
+    None
 }
 
 fn ssh_key_file(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::diagnostic::Severity;
 use crate::domain::{FileExists, OnFailure, Release, Symlinks};
-use crate::hosts::Auth;
+use crate::hosts::{Auth, GithubApp};
 
 const SHA: &str = "91ab77cd0e5f2f7f0a6c1b3f5d7e9a1b2c3d4e5f";
 
@@ -575,8 +575,8 @@ fn hosts_and_credentials() {
         hosts_find(good, "");
     }
     let form = "write `host`, `host:port`, `host/org` or `host/org/repo`";
-    let one =
-        "use exactly one of `token_env`, `token_file`, `token_command`, `ssh_key_file`, `none`";
+    let one = "use exactly one of `token_env`, `token_file`, `token_command`, `github_app`, \
+        `credential_helper`, `ssh_key_file`, `none`";
     for (value, expected) in [
         ("https://a.b: {}", format!("E m.yaml:3:3: a key of `hosts` is a host, without scheme and user -> {form}")),
         ("git@a.b: {}", format!("E m.yaml:3:3: a key of `hosts` is a host, without scheme and user -> {form}")),
@@ -592,7 +592,6 @@ fn hosts_and_credentials() {
         ("a: {auth: {token_file: ~/t}}", "E m.yaml:3:26: `~` is not expanded in `token_file` -> write the whole path".into()),
         ("a: {auth: {token_command: get token}}", "E m.yaml:3:29: `token_command` is a text; it must be a list of words -> no shell reads it: `token_command: [/usr/local/bin/get-token, argument]`".into()),
         ("a: {auth: {token_command: []}}", "E m.yaml:3:29: `token_command` is an empty list".into()),
-        ("a: {auth: {github_app: {}}}", "E m.yaml:3:14: `github_app` is not supported by this version yet -> remove it until it is".into()),
         ("a: {auth: {token: x}}", format!("E m.yaml:3:13: `auth` does not say where the credential is -> {one}\nE m.yaml:3:14: unknown key `token` -> did you mean `token_env`?")),
         ("a: {auth: {none: no}}", "E m.yaml:3:20: `none` stands alone: `auth: none`".into()),
         ("a: {auth: {none: , username: x}, username: y}", "E m.yaml:3:46: `username` stands in `auth` already".into()),
@@ -606,6 +605,83 @@ fn hosts_and_credentials() {
     }
     let twice = findings("version: 2\nhosts: {A.b: {}, a.B/: {}}\napps: []\n");
     assert!(twice.starts_with("E m.yaml:2:18: `hosts` has two entries for `a.b`\n"), "{twice}");
+}
+
+#[test]
+fn github_apps() {
+    let auth = |keys: &str| format!("a: {{auth: {{github_app: {{{keys}}}}}}}");
+    let manifest = read(&hosts(&auth(
+        "client_id: Iv23li.x, private_key_file: keys/app.pem, installation_id: 42, owner: acme-1, api_url: 'https://API.example.com:443/v3/'",
+    )));
+    let app = GithubApp {
+        id: "Iv23li.x".into(),
+        private_key_file: "/srv/manifest/keys/app.pem".into(),
+        installation_id: Some(42),
+        owner: Some("acme-1".into()),
+        api_url: Some("https://api.example.com/v3".into()),
+    };
+    assert_eq!(manifest.unwrap().hosts.rules()[0].auth, Some(Auth::GithubApp(app)));
+    hosts_find(&auth("app_id: 12345, private_key_file: /k"), "");
+    let shown = "the App's settings on GitHub show it";
+    for (keys, expected) in [
+        ("", "E m.yaml:3:26: `github_app` does not say which App it is -> add `client_id` (or `app_id`), as the App's settings on GitHub show it\nE m.yaml:3:26: `github_app` has no `private_key_file` -> generate a private key in the App's settings on GitHub".to_owned()),
+        ("client_id: a, app_id: 1, private_key_file: /k", "E m.yaml:3:49: `client_id` and `app_id` are both given; one is enough".into()),
+        ("app_id: ghp_hunter2, private_key_file: /k", format!("E m.yaml:3:35: `app_id` is not one of a GitHub App -> it is a number; {shown}")),
+        ("client_id: hunter_2, private_key_file: /k", format!("E m.yaml:3:38: `client_id` is not one of a GitHub App -> it looks like `Iv23liAbCdEfGhIjKlMn`; {shown}")),
+        ("app_id: 1, private_key_file: ~/k", "E m.yaml:3:56: `~` is not expanded in `private_key_file` -> write the whole path".into()),
+        ("app_id: 1, private_key_file: /k, installation_id: acme", "E m.yaml:3:77: `installation_id` is `acme`; it must be a number -> without it the installation is looked up".into()),
+        ("app_id: 1, private_key_file: /k, owner: acme/api", "E m.yaml:3:67: `owner` is `acme/api`, which is no account on GitHub -> write the name of the user or organisation".into()),
+        ("app_id: 1, private_key_file: /k, api_url: 'http://a/v3'", "E m.yaml:3:69: `api_url` cannot be used: it does not begin with `https://` -> for example `https://github.example.com/api/v3`".into()),
+        ("app_id: 1, private_key_file: /k, api_url: 'https://u:hunter2@a/v3'", "E m.yaml:3:69: `api_url` cannot be used: it holds a user name or password -> for example `https://github.example.com/api/v3`".into()),
+        ("app_id: 1, private_key: /k", "E m.yaml:3:26: `github_app` has no `private_key_file` -> generate a private key in the App's settings on GitHub\nE m.yaml:3:38: unknown key `private_key` -> known are `client_id`, `app_id`, `private_key_file`, `installation_id`, `owner`, `api_url`".into()),
+        ("app_id: 1, private_key_file: /k, installation: 2", "E m.yaml:3:60: unknown key `installation` -> did you mean `installation_id`?".into()),
+    ] {
+        hosts_find(&auth(keys), &expected);
+    }
+    hosts_find(
+        "a: {auth: {github_app: Iv1}}",
+        "E m.yaml:3:26: `github_app` is a text; it must be a mapping of keys",
+    );
+    hosts_find(
+        "a: {auth: {github_apps: {}}}",
+        "E m.yaml:3:13: `auth` does not say where the credential is -> use exactly one of `token_env`, `token_file`, `token_command`, `github_app`, `credential_helper`, `ssh_key_file`, `none`\n\
+         E m.yaml:3:14: unknown key `github_apps` -> did you mean `github_app`?",
+    );
+}
+
+#[test]
+fn credential_helpers() {
+    for (value, words) in [
+        ("store", vec!["git-credential-store"]),
+        ("bin/helper", vec!["/srv/manifest/bin/helper"]),
+        ("/usr/bin/helper", vec!["/usr/bin/helper"]),
+        ("[./helper, --for, ghes]", vec!["/srv/manifest/helper", "--for", "ghes"]),
+        ("[git-credential-store, --file=/c]", vec!["git-credential-store", "--file=/c"]),
+    ] {
+        let manifest = read(&hosts(&format!("a: {{auth: {{credential_helper: {value}}}}}")));
+        let words = words.into_iter().map(str::to_owned).collect();
+        let hosts = manifest.unwrap().hosts;
+        assert_eq!(hosts.rules()[0].auth, Some(Auth::CredentialHelper(words)));
+    }
+    let form = "no shell reads it: `credential_helper: [git-credential-store, --file=/etc/multideployer/credentials]`";
+    for value in [
+        "store --file=/c",
+        "'!f() { echo password=hunter2; }; f'",
+        "-x",
+        "'~/helper'",
+        "'/bin/x y'",
+    ] {
+        hosts_find(
+            &format!("a: {{auth: {{credential_helper: {value}}}}}"),
+            &format!(
+                "E m.yaml:3:33: `credential_helper` is neither a name nor a path nor a list of words -> {form}"
+            ),
+        );
+    }
+    hosts_find(
+        "a: {auth: {credential_helper: []}}",
+        "E m.yaml:3:33: `credential_helper` is an empty list",
+    );
 }
 
 #[test]
@@ -638,6 +714,9 @@ fn no_finding_repeats_a_secret() {
         "https://user:hunter2@a.b: {}",
         "a: {auth: {token: hunter2}}",
         "a: {auth: [hunter2]}",
+        "a: {auth: {credential_helper: '!echo hunter2'}}",
+        "a: {auth: {github_app: {client_id: '+hunter2', private_key_file: /k}}}",
+        "a: {auth: {github_app: {app_id: 1, private_key_file: /k, api_url: 'https://hunter2@x'}}}",
     ] {
         let found = findings(&hosts(value));
         assert!(found.starts_with("E m.yaml:3:") && !found.contains(secret), "{value}: {found}");

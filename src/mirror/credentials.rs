@@ -1,13 +1,18 @@
 //! From a reference to a secret to the secret itself.
 
+mod github_app;
+mod helper;
+mod jwt;
+
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::Remote;
-use crate::domain::Secret;
+use super::{Failure, Remote};
+use crate::domain::{RepoUrl, Secret};
 use crate::hosts::Auth;
 use crate::process::{self, Command, Interrupt, Outcome, Stream};
 
@@ -86,6 +91,22 @@ pub enum Error {
         /// What became of it.
         how: String,
     },
+    /// A helper that knows no password.
+    #[error("the helper `{program}` has no password{why} for `{url}`")]
+    NoPassword {
+        /// The helper's program.
+        program: String,
+        /// The repository.
+        url: RepoUrl,
+        /// More about it.
+        why: &'static str,
+    },
+    /// GitHub gave no token.
+    #[error(transparent)]
+    GithubApp(#[from] github_app::Error),
+    /// What another app of the same run met.
+    #[error(transparent)]
+    Shared(Arc<Self>),
     /// A signal came while it ran.
     #[error("ended by a signal")]
     Interrupted(i32),
@@ -102,9 +123,24 @@ impl Error {
             Self::Empty(_) | Self::NotAToken(..) => "put the token alone into it, on one line".into(),
             Self::NotAKey { .. } => "give an unencrypted or passphrase-provided private key in OpenSSH or PEM format".into(),
             Self::Command { .. } => "run the command by hand as this user and with this environment; it must print the secret alone and exit with 0".into(),
+            Self::NoPassword { url: RepoUrl::Ssh { .. }, .. } => {
+                "use a `github://` or `https://` source; ssh wants a key".into()
+            }
+            Self::NoPassword { program, .. } => format!(
+                "see what the helper knows as this user: `printf 'protocol=https\\nhost=…\\n\\n' | {program} get`"
+            ),
+            Self::GithubApp(error) => return error.hint(),
+            Self::Shared(error) => return error.hint(),
             Self::Interrupted(_) => return None,
         })
     }
+}
+
+/// What was had in this run: tokens of GitHub Apps and answers of helpers, in memory only.
+#[derive(Debug, Default)]
+pub struct Kept {
+    tokens: github_app::Tokens,
+    answers: helper::Answers,
 }
 
 /// What resolving may use of the world.
@@ -112,6 +148,10 @@ pub struct World<'a> {
     /// The repository that the credential is for, and how its server is reached. A credential
     /// in it counts for nothing.
     pub remote: &'a Remote,
+    /// The sources of this run that get the same credential.
+    pub peers: &'a dyn Fn() -> Vec<RepoUrl>,
+    /// What was had before in this run.
+    pub kept: &'a Kept,
     /// The environment of this process.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// Variables that no command may see: they hold other secrets.
@@ -132,6 +172,7 @@ pub fn resolve(
     world: &World<'_>,
 ) -> Result<Option<Credential>, Error> {
     let origin = auth.describe();
+    let mut username = username.map(str::to_owned);
     let proof = match auth {
         Auth::None => return Ok(None),
         Auth::Given { token: secret, .. } => Proof::Token(token(secret.expose(), true, &origin)?),
@@ -145,12 +186,43 @@ pub fn resolve(
             Proof::Token(token(&text, false, &origin)?)
         }
         Auth::TokenCommand(argv) => Proof::Token(token(&printed(argv, world)?, false, &origin)?),
+        Auth::GithubApp(app) => Proof::Token(world.kept.tokens.token(app, world)?),
+        Auth::CredentialHelper(words) => {
+            let answer = world.kept.answers.ask(words, username.as_deref(), world)?;
+            username = answer.username.or(username);
+            Proof::Token(answer.password)
+        }
         Auth::SshKeyFile(path) => {
             let text = read_secret("the private key", path, world.warn)?;
             Proof::Key { private: key(&text, &origin)?, passphrase: None }
         }
     };
-    Ok(Some(Credential { username: username.map(str::to_owned), proof, origin }))
+    Ok(Some(Credential { username, proof, origin }))
+}
+
+/// Says what became of a credential that was resolved, so that nobody else is given one that
+/// the server refuses, and helpers can do as they do for git. `remote` is what was reached
+/// with it.
+pub fn tell<T>(
+    auth: &Auth,
+    username: Option<&str>,
+    result: Result<&T, &Failure>,
+    world: &World<'_>,
+) {
+    let accepted = match result {
+        Ok(_) => true,
+        Err(failure) if failure.is_wrong_credential() => false,
+        Err(_) => return,
+    };
+    match (auth, &world.remote.credential) {
+        (Auth::CredentialHelper(words), Some(_)) => {
+            world.kept.answers.tell(words, username, accepted, world);
+        }
+        (Auth::GithubApp(_), Some(Credential { proof: Proof::Token(token), .. })) if !accepted => {
+            world.kept.tokens.forget(token);
+        }
+        _ => {}
+    }
 }
 
 /// A text as a token: trimmed, and nothing in it that a token cannot hold. What somebody
@@ -264,7 +336,6 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::domain::RepoUrl;
     use crate::mirror::{Limits, Trust};
 
     fn resolved(auth: &Auth) -> (Result<Option<Credential>, Error>, Vec<String>) {
@@ -282,6 +353,8 @@ mod tests {
         };
         let world = World {
             remote: &remote,
+            peers: &Vec::new,
+            kept: &Kept::default(),
             variable: &|name| (name == "TOKEN").then(|| " ghs_abc \n".to_owned()),
             hidden: &["PATH".into()],
             interrupt: &interrupt,

@@ -3,6 +3,8 @@
 //! The credential goes to the one host it is bound to, with the first request, and is never
 //! offered a second time. Redirects stay on that host.
 
+pub(super) mod api;
+
 use std::io::{self, Read};
 use std::time::Duration;
 
@@ -191,22 +193,10 @@ impl<'a> Http<'a> {
         if !response.status().is_redirection() {
             return Ok(false);
         }
-        let location = response.headers().get(header::LOCATION);
-        let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let target = match location.strip_prefix('/') {
-            Some(path) if !path.starts_with('/') => format!("https://{}/{path}", self.authority),
-            _ => location.to_owned(),
-        };
+        let target = self.target(response);
         let elsewhere =
             || Failure::Redirected { url: self.remote.url.clone(), to: without_secrets(&target) };
-        let path = target
-            .strip_prefix("https://")
-            .and_then(|rest| rest.split_once('/'))
-            .filter(|(authority, _)| {
-                let authority = authority.to_ascii_lowercase();
-                authority.strip_suffix(":443").unwrap_or(&authority) == self.authority
-            })
-            .map(|(_, path)| path.split(['?', '#']).next().unwrap_or_default());
+        let path = self.path_here(&target).map(|path| path.split('?').next().unwrap_or_default());
         let moved_to = path.and_then(|path| path.strip_suffix(suffix.trim_start_matches('/')));
         let Some(path) = moved_to.map(|path| path.trim_end_matches('/')) else {
             return Err(elsewhere());
@@ -222,6 +212,24 @@ impl<'a> Http<'a> {
             without_secrets(&self.base)
         )));
         Ok(true)
+    }
+
+    /// The URL that a redirect leads to.
+    fn target(&self, response: &Response<Body>) -> String {
+        let location = response.headers().get(header::LOCATION);
+        let location = location.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match location.strip_prefix('/') {
+            Some(path) if !path.starts_with('/') => format!("https://{}/{path}", self.authority),
+            _ => location.to_owned(),
+        }
+    }
+
+    /// Path and query of a URL, if it is one of this host.
+    fn path_here<'u>(&self, url: &'u str) -> Option<&'u str> {
+        let (authority, path) = url.strip_prefix("https://")?.split_once('/')?;
+        let authority = authority.to_ascii_lowercase();
+        let here = authority.strip_suffix(":443").unwrap_or(&authority) == self.authority;
+        here.then(|| path.split('#').next().unwrap_or_default())
     }
 
     /// The body of a good answer, or what a bad one means.
@@ -241,11 +249,7 @@ impl<'a> Http<'a> {
             let start = harmless(&start);
             return Err(Failure::NotGit { url, answer: format!("`{content}`: {start}") });
         }
-        let after = response
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs);
+        let after = retry_after(&response);
         Err(match status.as_u16() {
             401 if self.authorization.is_none() => Failure::CredentialMissing { url },
             code @ (401 | 403) => {
@@ -313,6 +317,12 @@ impl<'a> Http<'a> {
             _ => Failure::Broken { url: self.remote.url.clone(), detail: error.to_string() },
         }
     }
+}
+
+/// How long the server wants us to wait, in seconds.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let value = response.headers().get(header::RETRY_AFTER)?;
+    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn host_of(authority: &str) -> String {

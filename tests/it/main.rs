@@ -13,6 +13,7 @@ mod compat;
 mod crash;
 mod estate;
 mod flow;
+mod github_app;
 mod hook;
 mod policy;
 mod secrets;

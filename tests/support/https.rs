@@ -175,10 +175,14 @@ struct Grant {
     prefix: String,
     user: Option<String>,
     token: String,
+    until: Option<Instant>,
 }
 
 impl Grant {
     fn accepts(&self, authorization: Option<&str>) -> bool {
+        if self.until.is_some_and(|until| Instant::now() >= until) {
+            return false;
+        }
         let Some(encoded) = authorization.and_then(|value| value.strip_prefix("Basic ")) else {
             return false;
         };
@@ -189,6 +193,40 @@ impl Grant {
     }
 }
 
+/// A request to what [`GitHttps::serve`] serves.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// `GET`, `POST`.
+    pub method: &'a str,
+    /// The path below the prefix.
+    pub path: &'a str,
+    /// All headers, with names in lower case.
+    pub headers: &'a [(String, String)],
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl Question<'_> {
+    /// A header's value; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value)
+    }
+}
+
+/// The answer to a [`Question`]: JSON.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// More headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+type Pages = Vec<(String, Arc<dyn Fn(&Question<'_>) -> Reply + Send + Sync>)>;
+
 struct Shared {
     root: PathBuf,
     backend: PathBuf,
@@ -196,6 +234,7 @@ struct Shared {
     grants: Mutex<Vec<Grant>>,
     faults: Mutex<VecDeque<Fault>>,
     moved: Mutex<Vec<(String, String)>>,
+    pages: Mutex<Pages>,
     log: Mutex<Vec<Request>>,
     connections: AtomicU64,
     failed_handshakes: AtomicU64,
@@ -237,6 +276,7 @@ impl GitHttps {
             grants: Mutex::default(),
             faults: Mutex::default(),
             moved: Mutex::default(),
+            pages: Mutex::default(),
             log: Mutex::default(),
             connections: AtomicU64::new(0),
             failed_handshakes: AtomicU64::new(0),
@@ -279,9 +319,30 @@ impl GitHttps {
 
     /// Adds to the tokens asked for below `prefix`.
     pub fn grant(&self, prefix: &str, user: Option<&str>, token: &str) {
+        self.grant_until(prefix, user, token, None);
+    }
+
+    /// The same until then.
+    pub fn grant_until(
+        &self,
+        prefix: &str,
+        user: Option<&str>,
+        token: &str,
+        until: Option<Instant>,
+    ) {
         let (prefix, user) = (prefix.to_owned(), user.map(str::to_owned));
-        let grant = Grant { prefix, user, token: token.to_owned() };
+        let grant = Grant { prefix, user, token: token.to_owned(), until };
         self.shared.grants.lock().expect("the grants").push(grant);
+    }
+
+    /// Requests to paths below `prefix` are answered by this, unless a fault comes first.
+    pub fn serve(
+        &self,
+        prefix: &str,
+        answer: impl Fn(&Question<'_>) -> Reply + Send + Sync + 'static,
+    ) {
+        let mut pages = self.shared.pages.lock().expect("the pages");
+        pages.push((prefix.to_owned(), Arc::new(answer)));
     }
 
     /// No token that was given is good any more.
@@ -406,6 +467,7 @@ impl Stream for openssl::ssl::SslStream<TcpStream> {
 
 /// A request's head.
 struct Head {
+    headers: Vec<(String, String)>,
     request: Request,
     authorization: Option<String>,
     content_type: String,
@@ -517,6 +579,19 @@ impl Shared {
                 return self.git(out, head, body, request, Some(&wrong));
             }
         }
+        let pages = self.pages.lock().expect("the pages").clone();
+        let page = pages.iter().find(|(prefix, _)| head.request.path.starts_with(prefix.as_str()));
+        if let Some((prefix, answer)) = page {
+            let question = Question {
+                method: &head.request.method,
+                path: &head.request.path[prefix.len()..],
+                headers: &head.headers,
+                body,
+            };
+            let reply = answer(&question);
+            let kind = "application/json; charset=utf-8";
+            return plain(out, request, reply.status, &reply.headers, kind, &reply.body);
+        }
         self.git(out, head, body, request, None)
     }
 
@@ -626,6 +701,7 @@ fn plain(
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
         301 => "Moved Permanently",
         302 => "Found",
         307 => "Temporary Redirect",
@@ -633,6 +709,7 @@ fn reason(status: u16) -> &'static str {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
+        422 => "Unprocessable Content",
         407 => "Proxy Authentication Required",
         429 => "Too Many Requests",
         500 => "Internal Server Error",
@@ -753,6 +830,7 @@ fn read_head(stream: &mut BufReader<Box<dyn Stream>>) -> std::io::Result<Option<
             answer_bytes: 0,
         },
         authorization: None,
+        headers: Vec::new(),
         content_type: String::new(),
         content_encoding: String::new(),
         close: false,
@@ -765,6 +843,7 @@ fn read_head(stream: &mut BufReader<Box<dyn Stream>>) -> std::io::Result<Option<
         }
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         let value = value.trim().to_owned();
+        head.headers.push((name.to_ascii_lowercase(), value.clone()));
         match name.to_ascii_lowercase().as_str() {
             "host" => head.request.host = value,
             "git-protocol" => head.request.protocol = value,

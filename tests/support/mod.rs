@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`upstream::Upstream`] | a repository on a git server, made with the git program |
 //! | [`https::GitHttps`] | a git server over HTTPS (or HTTP): `git http-backend` behind TLS, with faults on demand |
+//! | [`github::Github`] | the API through which a GitHub App gets its tokens |
 //! | [`sshd::GitSshd`] | a git server over SSH: OpenSSH's own sshd |
 //! | [`proxy::ConnectProxy`] | a company's web proxy |
 //! | [`host::TestHost`] | the machine multideployer runs on |
@@ -15,6 +16,7 @@
 
 pub mod agents;
 pub mod app;
+pub mod github;
 pub mod host;
 pub mod https;
 pub mod keys;

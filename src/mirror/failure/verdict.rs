@@ -4,6 +4,17 @@ use super::{Failure, Retry, Step};
 use crate::error::{self, ExitCode};
 
 impl Failure {
+    /// Whether the server says that the credential itself is not good (401), and not only that
+    /// it may not do this (403).
+    pub fn is_wrong_credential(&self) -> bool {
+        match self {
+            Self::Denied { remote_said, .. } => {
+                !remote_said.as_ref().is_some_and(|said| said.contains("403"))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether trying again may help.
     pub fn retry(&self) -> Retry {
         let soon = Retry::Later { after: None };
