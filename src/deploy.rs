@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::announce::Audience;
 use crate::cli::{DeployArgs, PlanArgs};
 use crate::codedeploy::{self, Found};
 use crate::diagnostic::Diagnostic;
@@ -20,6 +21,7 @@ use crate::ledger::lock::{Claim, RunLock};
 use crate::load::{self, load};
 use crate::manifest::Manifest;
 use crate::mirror::credentials::Kept;
+use crate::manifest::reporting::Reporting;
 use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
 use crate::process::Interrupt;
 use crate::report::console::{Console, Place};
@@ -97,19 +99,25 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
         console.warn(None, &trouble);
     }
     console.log(None, &format!("run {id} begins: manifest {}", settings.config.display()));
+    let audience = Audience::new(settings, manifest.as_ref().ok());
     let tool = OnceLock::new();
     let result = opened
         .map_err(Refusal::from)
         .and(manifest)
         .and_then(|manifest| run_plan(settings, args, manifest, interrupt, &id, &console, &tool));
-    let (apps, diagnostics, failure, code) = match result {
+    let (mut apps, diagnostics, failure, code) = match result {
         Ok((apps, diagnostics, refused, code)) => (apps, diagnostics, refused, code),
         Err(Refusal { failure, diagnostics, .. }) => {
             let code = failure.code;
             (Vec::new(), diagnostics, Some(failure), code)
         }
     };
-    let report = RunReport {
+    for app in &mut apps {
+        let known = console.known(&app.name);
+        app.prepare_seconds = known.prepared.map(|took| took.as_secs_f64());
+        app.fetched_bytes = known.fetched;
+    }
+    let mut report = RunReport {
         version: JSON_VERSION,
         command: "deploy",
         run: id,
@@ -132,6 +140,8 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
     if let Some(failure) = &report.failure {
         console.log_error(None, &format!("failed: {failure}"));
     }
+    audience.tell(&report, settings, interrupt, &console);
+    report.warnings = console.warnings();
     console.log(None, &format!("run {} ends with exit code {}", report.run, u8::from(code)));
     Answer { stdout: render(&report, settings), code }
 }
@@ -238,7 +248,7 @@ fn run_plan(
         apps: &manifest.apps,
         kept: Kept::default(),
         variable: &variable,
-        hidden: hidden(&settings.environment, &hosts),
+        hidden: hidden(&settings.environment, &hosts, &manifest.report),
         offline: args.offline,
         hook: settings.hook.as_ref(),
         agent_configuration_file: agent_file,
@@ -298,7 +308,7 @@ pub fn plan(
         apps: &manifest.apps,
         kept: Kept::default(),
         variable: &variable,
-        hidden: hidden(&settings.environment, &hosts),
+        hidden: hidden(&settings.environment, &hosts, &manifest.report),
         offline: args.offline,
         hook: None,
         agent_configuration_file: None,
@@ -524,10 +534,15 @@ fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hosts {
 }
 
 /// Variables that no child may see: ours, and those that hold tokens.
-fn hidden(environment: &Environment, hosts: &Hosts) -> Vec<OsString> {
+pub(crate) fn hidden(
+    environment: &Environment,
+    hosts: &Hosts,
+    report: &Reporting,
+) -> Vec<OsString> {
     let mut names: Vec<OsString> = environment.own_names().map(Into::into).collect();
     let credentials = hosts.rules().iter().filter_map(|rule| rule.auth.as_ref());
     names.extend(credentials.flat_map(Auth::secret_variables).map(OsString::from));
+    names.extend(report.secret_variables().map(OsString::from));
     names
 }
 

@@ -18,14 +18,26 @@ const UNFINISHED: &str = ".tmp";
 /// # Errors
 /// Any of the steps; the error names the file.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with(path, content, 0o600)
+}
+
+/// The same for a file that everybody may read.
+///
+/// # Errors
+/// As [`replace`].
+pub fn publish(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace_with(path, content, 0o644)
+}
+
+fn replace_with(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let unfinished = unfinished(path);
     let write = || {
         // Not followed if it is a link, and not kept if it is somebody else's.
         remove(&unfinished)?;
         let mut options = fs_err::OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
+        options.write(true).create_new(true).mode(mode);
         let mut file = options.open(&unfinished)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(content)?;
         file.sync_all()?;
         fs_err::rename(&unfinished, path)?;

@@ -190,10 +190,7 @@ impl<'a> LiveHost<'a> {
             let remote = remote(&self.run, app)?;
             let fetched = mirror.fetch(revision, &remote, &progress);
             let fetched = told(&self.run, app, &remote, fetched)?;
-            console.log(
-                Some(name),
-                &format!("fetched {} ({} bytes)", fetched.commit, fetched.bytes),
-            );
+            console.fetched(name, fetched.commit, fetched.bytes as u64);
             Ok(fetched.commit)
         })
     }

@@ -27,10 +27,11 @@
 //! |---|---|
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
-//! | effects | [`files`], [`process`], [`mirror`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`inspect`], [`init`], [`documents`], this file |
+//! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`announce`], [`inspect`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
+pub mod announce;
 pub mod bundle;
 pub mod cli;
 pub mod codedeploy;
@@ -49,11 +50,13 @@ pub mod ledger;
 pub mod load;
 pub mod manifest;
 pub mod mirror;
+pub mod notify;
 pub mod plan;
 pub mod process;
 pub mod report;
 pub mod rollout;
 pub mod settings;
+pub mod web;
 pub mod yaml;
 
 use std::ffi::{OsStr, OsString};

@@ -11,11 +11,33 @@ const LAYERS: [(&str, &[&str]); 4] = [
     ("pure", &["manifest", "plan", "rollout", "report"]),
     (
         "effects",
-        &["files", "process", "mirror", "bundle", "codedeploy", "ledger", "engine", "host"],
+        &[
+            "files",
+            "process",
+            "mirror",
+            "web",
+            "notify",
+            "bundle",
+            "codedeploy",
+            "ledger",
+            "engine",
+            "host",
+        ],
     ),
     (
         "wiring",
-        &["cli", "settings", "load", "deploy", "inspect", "init", "documents", "lib", "main"],
+        &[
+            "cli",
+            "settings",
+            "load",
+            "deploy",
+            "announce",
+            "inspect",
+            "init",
+            "documents",
+            "lib",
+            "main",
+        ],
     ),
 ];
 

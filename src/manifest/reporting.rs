@@ -110,6 +110,14 @@ impl Reporting {
         let notify = other.notify.into_iter().chain(self.notify).collect();
         Self { log, textfile, notify }
     }
+
+    /// The variables that hold a secret.
+    pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
+        self.notify.iter().filter_map(|notify| match &notify.receiver {
+            Receiver::Webhook(Place::Env(name)) => Some(name.as_str()),
+            Receiver::Webhook(_) | Receiver::Command(_) => None,
+        })
+    }
 }
 
 impl Limits {

@@ -48,6 +48,16 @@ pub(crate) use repository::oid;
 pub use share::Turns;
 pub use trust::Trust;
 
+/// TLS for connections to others than git servers: trusts the system's authorities, or those
+/// in `ca_bundle`.
+///
+/// # Errors
+/// The bundle cannot be read.
+pub(crate) fn tls_connector(ca_bundle: Option<PathBuf>) -> Result<tls::TlsConnector, Failure> {
+    let trust = Trust { ca_bundle, ..Trust::default() };
+    Ok(tls::TlsConnector::new(tls::context(&trust)?, examine::Eyes::default()))
+}
+
 /// Everything needed to talk to one app's repository.
 #[derive(Clone)]
 pub struct Remote {

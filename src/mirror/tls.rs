@@ -117,7 +117,7 @@ fn add_file(builder: &mut SslConnectorBuilder, file: &Path) -> Result<(), Failur
 }
 
 /// The link of ureq's chain that puts TLS around a connection.
-pub(super) struct TlsConnector {
+pub(crate) struct TlsConnector {
     context: SslConnector,
     eyes: Eyes,
 }
@@ -200,7 +200,7 @@ pub(super) fn io_or_ureq(error: std::io::Error) -> ureq::Error {
 }
 
 /// A connection with TLS.
-pub(super) struct TlsTransport {
+pub(crate) struct TlsTransport {
     stream: SslStream<TransportAdapter>,
     buffers: LazyBuffers,
 }

@@ -41,7 +41,7 @@ pub use family::Identity;
 pub use interrupt::{Interrupt, die_by};
 pub use outcome::{Finished, Holder, Outcome, StartFailure, describe_exit, signal_name};
 pub use output::{Line, Stream};
-use run::{Limits, Run};
+use run::{KILL_AFTER, Limits, Run};
 
 /// Makes this process another program, with the same process id, environment (but for
 /// `variables`) and open standard streams. Returns only if that is not possible.
@@ -66,6 +66,7 @@ pub struct Command {
     input: Input,
     deadline: Option<Duration>,
     output_grace: Duration,
+    kill_after: Duration,
 }
 
 impl Command {
@@ -80,6 +81,7 @@ impl Command {
             input: Input::Null,
             deadline: None,
             output_grace: Duration::from_secs(2),
+            kill_after: KILL_AFTER,
         }
     }
 
@@ -147,6 +149,13 @@ impl Command {
         self
     }
 
+    /// From SIGTERM to SIGKILL after the deadline, instead of 5 s.
+    #[must_use]
+    pub fn kill_after(mut self, kill_after: Duration) -> Self {
+        self.kill_after = kill_after;
+        self
+    }
+
     /// What will be started, for messages.
     pub fn argv(&self) -> Vec<OsString> {
         let args = self.inner.get_args().map(OsStr::to_owned);
@@ -176,7 +185,12 @@ impl Command {
             Ok(child) => child,
             Err(e) => return done(Outcome::NotStarted(self.start_failure(&e))),
         };
-        let limits = Limits { deadline: self.deadline, output_grace: self.output_grace, started };
+        let limits = Limits {
+            deadline: self.deadline,
+            output_grace: self.output_grace,
+            kill_after: self.kill_after,
+            started,
+        };
         done(Run::new(child, bytes, family, limits).finish(interrupt, on_line))
     }
 

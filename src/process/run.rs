@@ -15,8 +15,8 @@ use super::interrupt::Interrupt;
 use super::outcome::Outcome;
 use super::output::{Line, Pipe, Source, Stream, nonblocking};
 
-/// From SIGTERM to SIGKILL when the time is up.
-const KILL_AFTER: Duration = Duration::from_secs(5);
+/// From SIGTERM to SIGKILL when the time is up, unless the command says otherwise.
+pub(super) const KILL_AFTER: Duration = Duration::from_secs(5);
 /// From passing a signal on to SIGKILL when we are to end ourselves.
 const KILL_AFTER_INTERRUPT: Duration = Duration::from_millis(2_500);
 /// How long a killed process may take to be gone before it is given up.
@@ -28,6 +28,7 @@ const MAX_HOLDERS: usize = 8;
 pub(super) struct Limits {
     pub(super) deadline: Option<Duration>,
     pub(super) output_grace: Duration,
+    pub(super) kill_after: Duration,
     pub(super) started: Instant,
 }
 
@@ -152,7 +153,10 @@ impl Run {
         match self.limits.deadline {
             Some(limit) if self.ended.is_none() && now >= self.limits.started + limit => {
                 self.family.send(Signal::SIGTERM);
-                Ending::Asked { why: Outcome::TimedOut { limit }, kill_at: now + KILL_AFTER }
+                Ending::Asked {
+                    why: Outcome::TimedOut { limit },
+                    kill_at: now + self.limits.kill_after,
+                }
             }
             _ => Ending::No,
         }

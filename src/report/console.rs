@@ -30,6 +30,17 @@ pub enum Place {
     Nowhere,
 }
 
+/// What a run has learnt of an app.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// What it is being brought to.
+    pub revision: Option<Revision>,
+    /// How long fetch, checkout and checks took.
+    pub prepared: Option<Duration>,
+    /// Bytes that were fetched.
+    pub fetched: u64,
+}
+
 /// Says what happens, on standard error and in the log.
 pub struct Console {
     place: Place,
@@ -39,8 +50,8 @@ pub struct Console {
     log: Log,
     bars: MultiProgress,
     running: Mutex<HashMap<String, ProgressBar>>,
-    /// What each app is being brought to, for the log.
-    revisions: Mutex<HashMap<String, Revision>>,
+    /// What is known of each app so far, for the log and the report.
+    known: Mutex<HashMap<String, Known>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -58,7 +69,7 @@ impl Console {
             log,
             bars,
             running: Mutex::default(),
-            revisions: Mutex::default(),
+            known: Mutex::default(),
             warnings: Mutex::default(),
         }
     }
@@ -67,7 +78,7 @@ impl Console {
     pub fn event(&self, event: &Event<'_>) {
         match event {
             Event::Preparing(step) => {
-                lock(&self.revisions).insert(step.app.name.to_string(), step.revision);
+                self.know(step.app.name.as_str(), |known| known.revision = Some(step.revision));
                 self.start(step, "preparing");
                 self.log(
                     Some(step.app.name.as_str()),
@@ -75,6 +86,7 @@ impl Console {
                 );
             }
             Event::Prepared(step, None, took) => {
+                self.know(step.app.name.as_str(), |known| known.prepared = Some(*took));
                 self.finish(step);
                 self.log(
                     Some(step.app.name.as_str()),
@@ -125,6 +137,21 @@ impl Console {
         }
     }
 
+    /// A commit was fetched for an app.
+    pub fn fetched(&self, app: &str, commit: Revision, bytes: u64) {
+        self.know(app, |known| known.fetched += bytes);
+        self.log(Some(app), &format!("fetched {commit} ({bytes} bytes)"));
+    }
+
+    /// What is known of an app so far.
+    pub fn known(&self, app: &str) -> Known {
+        lock(&self.known).get(app).copied().unwrap_or_default()
+    }
+
+    fn know(&self, app: &str, learn: impl FnOnce(&mut Known)) {
+        learn(lock(&self.known).entry(app.to_owned()).or_default());
+    }
+
     /// A line that codedeploy-local printed for an app.
     pub fn relayed(&self, app: &str, line: &str) {
         self.log(Some(app), &format!("| {line}"));
@@ -161,7 +188,7 @@ impl Console {
     }
 
     fn record(&self, app: Option<&str>, severity: Severity, text: &str) {
-        let revision = app.and_then(|app| lock(&self.revisions).get(app).copied());
+        let revision = app.and_then(|app| lock(&self.known).get(app)?.revision);
         self.log.write(app, revision, severity, text);
     }
 

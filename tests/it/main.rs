@@ -15,6 +15,7 @@ mod estate;
 mod flow;
 mod github_app;
 mod hook;
+mod notify;
 mod policy;
 mod secrets;
 mod servers;
