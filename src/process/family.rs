@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Child;
 use std::sync::{Mutex, Once, PoisonError};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -127,7 +128,6 @@ impl Family {
     /// To be called once the child runs.
     pub(super) fn started(&mut self, leader: Pid) {
         self.leader = leader;
-        running().push(leader.as_raw());
         if let Some(stat) = stat(leader.as_raw()) {
             self.known.insert(leader.as_raw(), stat.born);
         }
@@ -187,6 +187,15 @@ impl Family {
         self.sessions.remove(&our_session());
         all.into_iter().filter(|(pid, s)| found.contains(pid) && !s.zombie).collect()
     }
+}
+
+/// Starts a child that nobody else takes the end of, however soon it ends: one that is about
+/// to be started is nobody's for [`reap`].
+pub(super) fn spawn(start: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+    let mut running = running();
+    let child = start()?;
+    running.push(i32::try_from(child.id()).unwrap_or_default());
+    Ok(child)
 }
 
 /// Takes the end of everything that has ended and is ours to take. `leader` is no longer

@@ -198,7 +198,7 @@ impl Command {
     fn spawn(&mut self) -> io::Result<Child> {
         let mut tries = 0;
         loop {
-            match self.inner.spawn() {
+            match family::spawn(|| self.inner.spawn()) {
                 Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && tries < 20 => {
                     tries += 1;
                     std::thread::sleep(Duration::from_millis(10));

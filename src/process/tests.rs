@@ -164,3 +164,19 @@ fn reasons_for_not_starting_are_told_apart() {
     let gone = run(sh("true").current_dir(dir.path().join("gone"))).0.outcome;
     assert!(matches!(gone, Outcome::NotStarted(StartFailure::NoWorkingDirectory(_))));
 }
+
+#[test]
+fn children_of_many_threads_do_not_lose_their_ends() {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let finished = Command::new("true").run(&Interrupt::new(), &mut |_| {});
+                    assert_eq!(finished.outcome, Outcome::Exited(0));
+                    let missing = Command::new("/no/such").run(&Interrupt::new(), &mut |_| {});
+                    assert!(matches!(missing.outcome, Outcome::NotStarted(_)), "{missing:?}");
+                }
+            });
+        }
+    });
+}
