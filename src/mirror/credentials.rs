@@ -91,6 +91,14 @@ pub enum Error {
         /// What became of it.
         how: String,
     },
+    /// A helper that did not do its work. Its output is not shown: it may hold the password.
+    #[error("the credential helper `{program}` {how}")]
+    Helper {
+        /// The helper's program, without its arguments.
+        program: String,
+        /// What became of it.
+        how: String,
+    },
     /// A helper that knows no password.
     #[error("the helper `{program}` has no password{why} for `{url}`")]
     NoPassword {
@@ -126,8 +134,8 @@ impl Error {
             Self::NoPassword { url: RepoUrl::Ssh { .. }, .. } => {
                 "use a `github://` or `https://` source; ssh wants a key".into()
             }
-            Self::NoPassword { program, .. } => format!(
-                "see what the helper knows as this user: `printf 'protocol=https\\nhost=…\\n\\n' | {program} get`"
+            Self::Helper { program, .. } | Self::NoPassword { program, .. } => format!(
+                "see what the helper says to this user: `printf 'protocol=https\\nhost=…\\n\\n' | {program} get`"
             ),
             Self::GithubApp(error) => return error.hint(),
             Self::Shared(error) => return error.hint(),

@@ -14,6 +14,7 @@ mod crash;
 mod estate;
 mod flow;
 mod github_app;
+mod helper;
 mod hook;
 mod notify;
 mod policy;

@@ -102,7 +102,7 @@ impl Answers {
         let Some(answer) = answer else { return };
         let action = if accepted { "store" } else { "erase" };
         if let Err(error) = run(words, action, &answer.reminder(), world) {
-            (world.warn)(format!("{error}, when it was told to `{action}`"));
+            (world.warn)(format!("{error} (it was told to `{action}` what it knew)"));
         }
     }
 
@@ -155,7 +155,7 @@ enum Got {
 
 fn get(words: &[String], asked: &str, world: &World<'_>) -> Result<Got, Error> {
     let output = run(words, "get", asked, world)?;
-    let failed = |how: &str| Error::Command { program: name(words), how: how.to_owned() };
+    let failed = |how: &str| Error::Helper { program: name(words), how: how.to_owned() };
     let text = String::from_utf8(output).map_err(|_| failed("printed what is not UTF-8"))?;
     let mut answer = Answer {
         username: None,
@@ -214,7 +214,7 @@ fn run(words: &[String], action: &str, input: &str, world: &World<'_>) -> Result
     match finished.outcome {
         Outcome::Interrupted(signal) => Err(Error::Interrupted(signal)),
         _ if finished.success() => Ok(output),
-        _ => Err(Error::Command { program: name, how: process::describe_exit(&finished) }),
+        _ => Err(Error::Helper { program: name, how: process::describe_exit(&finished) }),
     }
 }
 
