@@ -63,6 +63,8 @@ pub enum Command {
     Completion(CompletionArgs),
     /// Print the man page, or write all pages
     Man(ManArgs),
+    /// Look for what would break a deployment: servers, credentials, directories, tool
+    Doctor(DoctorArgs),
     /// The built-in codedeploy-local, with the options of the agent's own
     #[command(name = "codedeploy-local", disable_help_flag = true)]
     CodedeployLocal {
@@ -189,6 +191,17 @@ pub struct ManArgs {
     /// Write the pages of all commands into this directory
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args, Clone)]
+pub struct DoctorArgs {
+    /// Only what this app needs (may be given several times)
+    #[arg(short, long = "app", value_name = "APP")]
+    pub apps: Vec<String>,
+    /// Make no connection
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// Options of every command.

@@ -20,8 +20,8 @@ use crate::ledger::last_state::LastState;
 use crate::ledger::lock::{Claim, RunLock};
 use crate::load::{self, load};
 use crate::manifest::Manifest;
-use crate::mirror::credentials::Kept;
 use crate::manifest::reporting::Reporting;
+use crate::mirror::credentials::Kept;
 use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
 use crate::process::Interrupt;
 use crate::report::console::{Console, Place};
@@ -400,7 +400,7 @@ impl<'a> PlanReport<'a> {
 }
 
 /// The selection by `--app`, `--force` and `--on-failure`.
-fn select(
+pub(crate) fn select(
     manifest: &Manifest,
     names: &[String],
     force: bool,
@@ -507,7 +507,7 @@ fn resolve_all(
 
 /// The manifest's hosts, and the tokens of flag and variable bound to theirs: each only where
 /// the manifest itself says nothing about that host.
-fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hosts {
+pub(crate) fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hosts {
     let mut rules = manifest.hosts.rules().to_vec();
     let mut bind = |host: &str, token: &crate::settings::GivenToken| {
         let auth = Auth::Given { token: token.token.clone(), origin: token.origin };

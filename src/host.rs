@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use crate::bundle;
 use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
-use crate::domain::{App, AppName, Hook, RefName, Revision};
+use crate::domain::{App, AppName, Hook, RefName, RepoUrl, Revision};
 use crate::error::{ExitCode, Failure};
-use crate::hosts::{Auth, Hosts};
+use crate::hosts::{Auth, HostRule, Hosts};
 use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
 use crate::mirror::credentials::{self, Kept, World};
-use crate::mirror::{self, CheckoutOptions, Limits, Mirror, Progress, Remote, Trust, Turns};
+use crate::mirror::{
+    self, CheckoutOptions, Credential, Limits, Mirror, Progress, Remote, Trust, Turns,
+};
 use crate::plan::Step;
 use crate::process::Interrupt;
 use crate::report::console::Console;
@@ -112,12 +114,7 @@ impl<'a> LiveHost<'a> {
     /// installs it. A full disk half-way would cost the apps that run.
     fn room(&self) -> Result<(), Failure> {
         let bytes: u64 = lock(&self.prepared).values().map(|prepared| prepared.bytes).sum();
-        let root = match self.run.agent_configuration_file {
-            None if !Path::new(codedeploy::AGENT_CONFIGURATION).exists() => {
-                self.run.state.to_owned()
-            }
-            file => codedeploy::root_dir(file),
-        };
+        let root = deployment_root(self.run.agent_configuration_file, self.run.state);
         let there = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         // A file system that does not say how much room it has is believed to have enough.
         let Ok(about) = nix::sys::statvfs::statvfs(there) else { return Ok(()) };
@@ -338,28 +335,26 @@ impl From<credentials::Error> for Failure {
 fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
     let rule = run.hosts.rule_for(&app.source);
     let variable = |name: &str| (run.variable)(name)?.into_string().ok();
-    let mut remote = Remote {
-        url: app.source.clone(),
-        credential: None,
-        trust: Trust {
-            ca_file: rule.ca_file,
-            ca_bundle: (run.variable)("SSL_CERT_FILE").map(PathBuf::from),
-            host_keys: rule.host_keys,
-            known_hosts_file: rule.known_hosts_file,
-        },
-        limits: Limits::default(),
-        interrupt: run.interrupt.clone(),
-        proxy: mirror::proxy::from_environment(&app.source, &variable),
-        plain: (run.variable)("MULTIDEPLOYER_TRANSPORT").is_some_and(|kind| kind == "plain"),
-    };
-    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
-    let resolved = with_world(run, app, &remote, |world| {
-        credentials::resolve(auth, rule.username.as_deref(), world)
-    });
-    remote.credential = resolved.map_err(|error| {
+    let mut remote = anonymous(&rule, &app.source, &variable, run.interrupt);
+    let warn = |text: String| run.console.warn(Some(app.name.as_str()), &text);
+    remote.credential = credential(run, app, &remote, &warn).map_err(|error| {
         Failure::from(error).context(format!("cannot show {} a credential", app.source))
     })?;
     Ok(remote)
+}
+
+/// What an app's server is shown; `None` is an anonymous visitor.
+pub(crate) fn credential(
+    run: &Run<'_>,
+    app: &App,
+    remote: &Remote,
+    warn: &dyn Fn(String),
+) -> Result<Option<Credential>, credentials::Error> {
+    let rule = run.hosts.rule_for(&app.source);
+    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
+    with_world(run, app, remote, warn, |world| {
+        credentials::resolve(auth, rule.username.as_deref(), world)
+    })
 }
 
 /// What resolving a credential for an app may use.
@@ -367,6 +362,7 @@ fn with_world<T>(
     run: &Run<'_>,
     app: &App,
     remote: &Remote,
+    warn: &dyn Fn(String),
     act: impl FnOnce(&World<'_>) -> T,
 ) -> T {
     let peers = || {
@@ -386,7 +382,7 @@ fn with_world<T>(
         variable: &|name| (run.variable)(name)?.into_string().ok(),
         hidden: &run.hidden,
         interrupt: run.interrupt,
-        warn: &|text| run.console.warn(Some(app.name.as_str()), &text),
+        warn,
     })
 }
 
@@ -399,11 +395,36 @@ fn told<T>(
 ) -> Result<T, mirror::Failure> {
     let rule = run.hosts.rule_for(&app.source);
     if let Some(auth) = &rule.auth {
-        with_world(run, app, remote, |world| {
+        let warn = |text: String| run.console.warn(Some(app.name.as_str()), &text);
+        with_world(run, app, remote, &warn, |world| {
             credentials::tell(auth, rule.username.as_deref(), result.as_ref(), world);
         });
     }
     result
+}
+
+/// The way to a repository, by what is known of its host, without a credential.
+pub(crate) fn anonymous(
+    rule: &HostRule,
+    source: &RepoUrl,
+    variable: &dyn Fn(&str) -> Option<String>,
+    interrupt: &Interrupt,
+) -> Remote {
+    let rule = rule.clone();
+    Remote {
+        url: source.clone(),
+        credential: None,
+        trust: Trust {
+            ca_file: rule.ca_file,
+            ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
+            host_keys: rule.host_keys,
+            known_hosts_file: rule.known_hosts_file,
+        },
+        limits: Limits::default(),
+        interrupt: interrupt.clone(),
+        proxy: mirror::proxy::from_environment(source, variable),
+        plain: variable("MULTIDEPLOYER_TRANSPORT").is_some_and(|kind| kind == "plain"),
+    }
 }
 
 /// Asks the app's remote what a branch, tag or abbreviated commit id is.
@@ -555,6 +576,14 @@ impl Host for LiveHost<'_> {
     }
 }
 
+/// Where codedeploy-local keeps its deployments.
+pub(crate) fn deployment_root(agent_configuration_file: Option<&Path>, state: &Path) -> PathBuf {
+    match agent_configuration_file {
+        None if !Path::new(codedeploy::AGENT_CONFIGURATION).exists() => state.to_owned(),
+        file => codedeploy::root_dir(file),
+    }
+}
+
 /// Makes a directory that only its owner can enter, and its parents; refuses one that another
 /// user could write to.
 ///
@@ -584,6 +613,14 @@ pub fn private_directory(path: &Path) -> Result<(), Failure> {
     }
     builder(0o700).create(path).map_err(|error| fail(&error))?;
     let metadata = fs_err::symlink_metadata(path).map_err(|error| fail(&error))?;
+    safe_directory(path, &metadata)
+}
+
+/// Refuses a directory that another user owns or could write to.
+///
+/// # Errors
+/// It must not be used.
+pub(crate) fn safe_directory(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Failure> {
     let us = nix::unistd::geteuid().as_raw();
     if !metadata.is_dir() || (metadata.uid() != us && metadata.uid() != 0) {
         return Err(Failure::new(

@@ -2,7 +2,7 @@
 //! authority and which host keys it is trusted by. Only references to secrets here,
 //! never secrets (but for the one that came by flag or variable).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::domain::{RepoUrl, Secret};
 
@@ -63,6 +63,19 @@ impl Auth {
                 format!("the credential of the helper {}", program(words))
             }
             Self::SshKeyFile(path) => format!("the key `{}`", path.display()),
+        }
+    }
+
+    /// The files that a secret of it is read from.
+    pub fn secret_files(&self) -> Vec<&Path> {
+        match self {
+            Self::TokenFile(path) | Self::SshKeyFile(path) => vec![path],
+            Self::GithubApp(app) => vec![&app.private_key_file],
+            Self::None
+            | Self::Given { .. }
+            | Self::TokenEnv(_)
+            | Self::TokenCommand(_)
+            | Self::CredentialHelper(_) => Vec::new(),
         }
     }
 

@@ -28,7 +28,7 @@
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`announce`], [`inspect`], [`init`], [`documents`], this file |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
 pub mod announce;
@@ -37,6 +37,7 @@ pub mod cli;
 pub mod codedeploy;
 pub mod deploy;
 pub mod diagnostic;
+pub mod doctor;
 pub mod documents;
 pub mod domain;
 pub mod engine;
@@ -154,6 +155,7 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         Some(Command::Status(args)) => inspect::status(settings, &args),
         Some(Command::History(args)) => inspect::history(settings, &args),
         Some(Command::Logs(args)) => inspect::logs(settings, &args),
+        Some(Command::Doctor(args)) => doctor::doctor(settings, &args, interrupt),
         Some(Command::Init(args)) => init::init(&args),
         Some(Command::Completion(args)) => Ok(documents::completion(&args)),
         Some(Command::Man(args)) => documents::man(&args),

@@ -33,6 +33,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
             "deploy",
             "announce",
             "inspect",
+            "doctor",
             "init",
             "documents",
             "lib",

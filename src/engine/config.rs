@@ -55,7 +55,11 @@ impl Config {
         Ok(config)
     }
 
-    fn read(file: &Path, named: &Path) -> Result<Self, String> {
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// A sentence: it is not readable, or a value cannot be used.
+    pub(super) fn read(file: &Path, named: &Path) -> Result<Self, String> {
         let shown = named.display();
         let text = if file.is_file() { fs::read(file).ok() } else { None };
         let text =

@@ -55,6 +55,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
     ExitCode::from(1)
 }
 
+/// What is wrong with an agent's configuration file, as a sentence; `None` if it can be used.
+pub fn configuration_problem(file: &std::path::Path) -> Option<String> {
+    Config::read(file, file).err()
+}
+
 fn deploy(options: &cli::Options) -> Result<u8, String> {
     let cwd = std::env::current_dir()
         .map_err(|e| format!("the working directory cannot be found: {e}"))?;

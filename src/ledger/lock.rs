@@ -12,6 +12,7 @@
 
 use std::fs::TryLockError;
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -219,6 +220,47 @@ fn run_of(holder: &str) -> Option<&str> {
     let mut words = holder.split_whitespace();
     words.by_ref().find(|word| *word == "run")?;
     words.next()
+}
+
+/// Who works below `state`: the run that holds the lock, as it wrote it itself, or the
+/// codedeploy-local that a killed run left at work; `None` if nobody does. No lock is taken
+/// for that: the kernel's list of locks is read.
+///
+/// # Errors
+/// The file is there and cannot be read, or the kernel shows no list.
+pub fn holder(state: &Path) -> std::io::Result<Option<String>> {
+    let path = run_file(state);
+    let metadata = match fs_err::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let locks = fs_err::read_to_string("/proc/locks")?;
+    let inode = metadata.ino().to_string();
+    // `1: FLOCK  ADVISORY  WRITE 4711 fd:01:131 0 EOF`. The device is not compared: it is
+    // not that of `stat` on layered file systems. What the holder wrote names its pid.
+    let pids = locks.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = words[..] else { return None };
+        (file.rsplit(':').next() == Some(inode.as_str())).then(|| pid.to_owned())
+    });
+    let pids: Vec<String> = pids.collect();
+    if pids.is_empty() {
+        let tool = fs_err::read_to_string(tool_file(state)).unwrap_or_default();
+        let left = AtWork::parse(tool.trim()).filter(|at_work| at_work.tool.lives());
+        return Ok(left.map(|AtWork { run, app, tool }| {
+            format!("codedeploy-local ({tool}, for {app}), which the killed run {run} left at work")
+        }));
+    }
+    let text = fs_err::read_to_string(path)?;
+    let mut words = text.split_whitespace();
+    let named = words.find(|word| *word == "pid").and_then(|_| words.next());
+    match named {
+        Some(named) if pids.iter().any(|pid| pid == named) => Ok(Some(text.trim().to_owned())),
+        // Another file with this inode's number, or a holder that has just begun.
+        Some(_) => Ok(None),
+        None => Ok(Some(format!("pid {}", pids.join(", ")))),
+    }
 }
 
 #[cfg(test)]

@@ -192,22 +192,35 @@ fn temporary(target: &Path) -> PathBuf {
 /// [`Failure::File`].
 pub fn sweep_worktrees(directory: &Path) -> Result<(), Failure> {
     let failed = |path: &Path, error| Failure::file("remove the leftover", path, error);
+    for worktree in worktrees(directory).map_err(|error| failed(directory, error))? {
+        fs_err::remove_dir_all(&worktree).map_err(|error| failed(&worktree, error))?;
+    }
+    Ok(())
+}
+
+/// The worktrees in the directory of one app's worktrees, finished or not. When no run is at
+/// work, they are leftovers.
+///
+/// # Errors
+/// The directory is there and cannot be read.
+pub fn worktrees(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let entries = match fs_err::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(directory, error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
     };
+    let mut found = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(|error| failed(directory, error))?;
+        let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let unfinished = name.starts_with('.') && name.ends_with(".new");
         let ours = unfinished || name.parse::<Revision>().is_ok();
         if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            fs_err::remove_dir_all(entry.path()).map_err(|error| failed(&entry.path(), error))?;
+            found.push(entry.path());
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 struct Planner<'a> {

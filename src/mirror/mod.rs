@@ -40,7 +40,7 @@ use crate::domain::{RefName, RepoUrl, Revision, Secret};
 use crate::hosts::Auth;
 use crate::process::Interrupt;
 
-pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees};
+pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees, worktrees};
 pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
 pub use library::prepare;

@@ -3,6 +3,9 @@
 use super::Failure;
 use crate::domain::{RepoUrl, Secret};
 
+const PROXIES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+const EXCEPTIONS: [&str; 2] = ["no_proxy", "NO_PROXY"];
+
 /// The proxy for a repository, if there is one: a URL, which may hold a password.
 ///
 /// `https_proxy` counts before `all_proxy`, and lower case before upper case, as with curl.
@@ -13,12 +16,8 @@ pub fn from_environment(
     variable: &dyn Fn(&str) -> Option<String>,
 ) -> Option<Secret> {
     let RepoUrl::Https { authority, .. } = url else { return None };
-    let first = |names: &[&str]| {
-        let mut texts = names.iter().filter_map(|name| variable(name));
-        texts.find(|text| !text.trim().is_empty())
-    };
-    let proxy = first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?;
-    let exceptions = first(&["no_proxy", "NO_PROXY"]).unwrap_or_default();
+    let (_, proxy) = first(&PROXIES, variable)?;
+    let exceptions = first(&EXCEPTIONS, variable).map(|(_, text)| text).unwrap_or_default();
     let host = without_port(authority);
     let excepted = exceptions.split([',', ' ']).map(str::trim).any(|exception| {
         let exception = exception.to_ascii_lowercase();
@@ -31,6 +30,24 @@ pub fn from_environment(
                     .is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
     });
     (!excepted).then(|| Secret::new(proxy.trim().to_owned()))
+}
+
+/// The variable that names a proxy for repositories such as this, exceptions aside.
+pub fn variable_of(
+    url: &RepoUrl,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<&'static str> {
+    let RepoUrl::Https { .. } = url else { return None };
+    first(&PROXIES, variable).map(|(name, _)| name)
+}
+
+/// The first of these variables that holds anything.
+fn first(
+    names: &[&'static str],
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<(&'static str, String)> {
+    let mut set = names.iter().filter_map(|name| Some((*name, variable(name)?)));
+    set.find(|(_, text)| !text.trim().is_empty())
 }
 
 fn without_port(authority: &str) -> &str {

@@ -10,6 +10,7 @@ const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
 const YELLOW: &str = "\u{1b}[33m";
 const DIM: &str = "\u{1b}[2m";
+const BOLD: &str = "\u{1b}[1m";
 const RESET: &str = "\u{1b}[0m";
 /// Characters of a line of somebody else's text.
 const WIDTH: usize = 400;
@@ -36,6 +37,11 @@ impl Paint {
     /// Something should be looked at.
     pub fn yellow(self, text: &str) -> String {
         self.with(YELLOW, text)
+    }
+
+    /// A heading.
+    pub fn bold(self, text: &str) -> String {
+        self.with(BOLD, text)
     }
 
     /// Less important.

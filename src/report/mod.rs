@@ -2,6 +2,7 @@
 //! for the last 2 kB of a hook's output. Pure, but for [`console`] and [`log`].
 
 pub mod console;
+pub mod doctor;
 pub mod hook;
 pub mod human;
 pub mod log;

@@ -11,6 +11,7 @@ mod bundle;
 mod commands;
 mod compat;
 mod crash;
+mod doctor;
 mod estate;
 mod flow;
 mod github_app;

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -238,6 +238,7 @@ struct Shared {
     log: Mutex<Vec<Request>>,
     connections: AtomicU64,
     failed_handshakes: AtomicU64,
+    clock: AtomicI64,
     open: Mutex<Vec<TcpStream>>,
     stopped: AtomicBool,
 }
@@ -280,6 +281,7 @@ impl GitHttps {
             log: Mutex::default(),
             connections: AtomicU64::new(0),
             failed_handshakes: AtomicU64::new(0),
+            clock: AtomicI64::new(0),
             open: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
@@ -350,6 +352,11 @@ impl GitHttps {
         self.shared.grants.lock().expect("the grants").iter_mut().for_each(|grant| {
             grant.token = format!("revoked-{}", unguessable());
         });
+    }
+
+    /// From now on its clock is so many seconds ahead.
+    pub fn set_clock(&self, ahead: i64) {
+        self.shared.clock.store(ahead, Ordering::SeqCst);
     }
 
     /// `/new/x` is served from `/old/x`; goes with [`Fault::redirect`].
@@ -741,7 +748,10 @@ fn relay(
         }
     }
     request.status = status.split(' ').next().and_then(|code| code.parse().ok()).unwrap_or(0);
-    let head = format!("HTTP/1.1 {status}\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+    let ahead = jiff::SignedDuration::from_secs(server.clock.load(Ordering::SeqCst));
+    let date = (jiff::Timestamp::now() + ahead).strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let head =
+        format!("HTTP/1.1 {status}\r\nDate: {date}\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
     out.write_all(head.as_bytes())?;
     let mut send = |out: &mut dyn Stream, bytes: &[u8]| -> std::io::Result<()> {
         out.write_all(format!("{:x}\r\n", bytes.len()).as_bytes())?;

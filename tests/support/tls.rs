@@ -19,6 +19,9 @@ use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder};
 /// [`super::proxy::ConnectProxy`] can lead there.
 pub const NAME: &str = "git.example.test";
 
+/// How long certificates are good unless a test says otherwise.
+const DAYS: i64 = 40;
+
 /// A certificate authority.
 pub struct Authority {
     certificate: X509,
@@ -66,8 +69,20 @@ impl Authority {
 
     /// A server's side of TLS with a certificate for these names and addresses only.
     pub fn acceptor_for(&self, names: &[&str], addresses: &[&str]) -> SslAcceptor {
+        self.acceptor_until(names, addresses, DAYS)
+    }
+
+    /// A server's side of TLS with a certificate for `localhost`, `127.0.0.1` and [`NAME`]
+    /// that expires in so many days, or did.
+    pub fn acceptor_with_days(&self, days: i64) -> SslAcceptor {
+        self.acceptor_until(&["localhost", NAME], &["127.0.0.1"], days)
+    }
+
+    fn acceptor_until(&self, names: &[&str], addresses: &[&str], days: i64) -> SslAcceptor {
         let key = key();
         let mut builder = builder(&subject("server"), self.certificate.subject_name(), &key);
+        let end = Asn1Time::from_unix(unix_now() + days * 86_400 + 3600).expect("a time");
+        builder.set_not_after(&end).expect("an end");
         let mut alternatives = SubjectAlternativeName::new();
         for name in names {
             alternatives.dns(name);
@@ -111,8 +126,8 @@ fn builder(
     openssl::rand::rand_bytes(&mut serial).expect("random bytes");
     serial[0] &= 0x7f;
     let serial = BigNum::from_slice(&serial).expect("a number").to_asn1_integer();
-    let before = Asn1Time::from_unix(unix_now() - 3600).expect("a time");
-    let after = Asn1Time::days_from_now(2).expect("a time");
+    let before = Asn1Time::from_unix(unix_now() - 30 * 86_400).expect("a time");
+    let after = Asn1Time::from_unix(unix_now() + DAYS * 86_400).expect("a time");
     let mut builder = X509::builder().expect("a certificate");
     builder.set_version(2).expect("version 3");
     builder.set_serial_number(&serial.expect("a number")).expect("a serial number");
