@@ -61,8 +61,12 @@ impl Audience {
         {
             console.warn(None, &format!("the metrics are not written: {error}"));
         }
-        let untouched =
-            |end| matches!(end, AppEnd::Unchanged | AppEnd::Disabled | AppEnd::NotSelected);
+        let untouched = |end| {
+            matches!(
+                end,
+                AppEnd::Unchanged | AppEnd::Disabled | AppEnd::NotSelected | AppEnd::Elsewhere
+            )
+        };
         let ended = Ended {
             well: report.exit_code == ExitCode::Ok,
             changed: report.apps.iter().any(|app| !untouched(app.result)),

@@ -21,6 +21,7 @@ Exit codes 2, 3, 7, 9, 10 and 11 leave the host as it was.
 Environment: MULTIDEPLOYER_CONFIG, MULTIDEPLOYER_GITHUB_TOKEN,
   MULTIDEPLOYER_CODEDEPLOY_LOCAL_PATH, MULTIDEPLOYER_CACHE_DIR,
   MULTIDEPLOYER_STATE_DIR, MULTIDEPLOYER_LOG, MULTIDEPLOYER_MACHINE_CONFIG,
+  MULTIDEPLOYER_LABELS,
   CODEDEPLOY_GITHUB_TOKEN (github.com only), NO_COLOR";
 
 /// Bring this host to the list of applications in multideployer.yaml, each at one exact commit
@@ -230,6 +231,9 @@ pub struct GlobalArgs {
     /// The agent's configuration file, passed on to codedeploy-local
     #[arg(long, value_name = "FILE", global = true)]
     pub agent_configuration_file: Option<PathBuf>,
+    /// What this host is, for the `when` of apps (may be given several times)
+    #[arg(long = "label", value_name = "LABEL", global = true)]
+    pub labels: Vec<String>,
     /// Show what codedeploy-local prints
     #[arg(short, long, global = true)]
     pub verbose: bool,

@@ -12,7 +12,7 @@ use crate::announce::Audience;
 use crate::cli::{DeployArgs, PlanArgs};
 use crate::codedeploy::{self, Found};
 use crate::diagnostic::Diagnostic;
-use crate::domain::{App, AppName, OnFailure, Release, Revision};
+use crate::domain::{AppName, Elsewhere, Facts, OnFailure, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::host::{self, LiveHost, Run};
 use crate::hosts::{Auth, HostRule, Hosts};
@@ -22,7 +22,7 @@ use crate::load::{self, load};
 use crate::manifest::Manifest;
 use crate::manifest::reporting::Reporting;
 use crate::mirror::credentials::Kept;
-use crate::plan::{Action, Plan, Recorded, Selection, Wanted};
+use crate::plan::{Action, Plan, Recorded, Selection, SkipReason, Wanted};
 use crate::process::Interrupt;
 use crate::report::console::{Console, Place};
 use crate::report::human::{self, Paint};
@@ -214,7 +214,7 @@ fn run_plan(
             "a token on the command line can be seen by every user of this host; use MULTIDEPLOYER_GITHUB_TOKEN or a token file",
         );
     }
-    let selection = select(&manifest, &args.apps, args.force, args.on_failure)?;
+    let selection = select(settings, &manifest, &args.apps, args.force, args.on_failure)?;
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
     let lock_holder = format!(
         "pid {} run {id} since {}",
@@ -269,6 +269,12 @@ fn run_plan(
             live.adopt(step)?;
         }
     }
+    for step in &plan.steps {
+        if let Action::Skip(SkipReason::Elsewhere(Elsewhere { why, unknown: true })) = &step.action
+        {
+            console.warn(Some(step.app.name.as_str()), &format!("left alone: {why}"));
+        }
+    }
     let jobs = args.jobs.or(manifest.policy.jobs.map(u16::from)).map_or(JOBS, usize::from);
     if changes > 0 {
         // Before there are threads: libgit2's set-up touches the environment.
@@ -293,7 +299,7 @@ pub fn plan(
     interrupt: &Interrupt,
 ) -> Result<Answer, Refusal> {
     let manifest = load(settings)?;
-    let selection = select(&manifest, &args.apps, args.force, args.on_failure)?;
+    let selection = select(settings, &manifest, &args.apps, args.force, args.on_failure)?;
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
     let console = Console::new(Place::Nowhere, false, Paint(false), Log::default());
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
@@ -399,8 +405,21 @@ impl<'a> PlanReport<'a> {
     }
 }
 
+/// What this host is.
+pub fn facts(settings: &Settings, manifest: &Manifest) -> Facts {
+    let mut labels = manifest.labels.clone();
+    labels.extend(settings.labels.iter().cloned());
+    Facts {
+        deployment_group: settings.environment.text("DEPLOYMENT_GROUP_NAME"),
+        application: settings.environment.text("APPLICATION_NAME"),
+        hostname: host::hostname(),
+        labels,
+    }
+}
+
 /// The selection by `--app`, `--force` and `--on-failure`.
 pub(crate) fn select(
+    settings: &Settings,
     manifest: &Manifest,
     names: &[String],
     force: bool,
@@ -428,7 +447,8 @@ pub(crate) fn select(
         };
         only.push(app.name.clone());
     }
-    Ok(Selection { only, force, on_failure, policy: manifest.policy.on_failure })
+    let facts = facts(settings, manifest);
+    Ok(Selection { only, force, facts, on_failure, policy: manifest.policy.on_failure })
 }
 
 fn permitted(settings: &Settings) -> Result<(), Failure> {
@@ -474,9 +494,6 @@ fn resolve_all(
     selection: &Selection,
     run: &Run<'_>,
 ) -> Result<Vec<Wanted>, Failure> {
-    let selected = |app: &App| {
-        app.enabled && (selection.only.is_empty() || selection.only.contains(&app.name))
-    };
     manifest
         .apps
         .iter()
@@ -490,7 +507,7 @@ fn resolve_all(
                 Release::Commit(revision) => {
                     crate::ledger::commit_of(&mirror, *revision).map_err(unreadable)?
                 }
-                Release::Name(name) if selected(app) => {
+                Release::Name(name) if selection.leaves_alone(app).is_none() => {
                     host::resolve(run, app, name).map_err(|failure| {
                         failure.context(format!("cannot look up `{name}` for {}", app.name))
                     })?

@@ -2,9 +2,13 @@
 //!
 //! Nothing here touches a file, the network or the environment.
 
+mod when;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+pub use when::{Elsewhere, Facts, Glob, GlobError, When};
 
 /// The name of an application: `[A-Za-z0-9_][A-Za-z0-9._+=,@-]{0,99}`.
 ///
@@ -380,6 +384,8 @@ pub struct App {
     pub release: Release,
     /// False: it is listed, and left alone.
     pub enabled: bool,
+    /// The hosts it is for.
+    pub when: When,
     /// The apps it needs: it is deployed after them, and not if one of them fails.
     pub needs: Vec<AppName>,
     /// Deploy even if it is current.

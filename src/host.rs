@@ -653,9 +653,13 @@ pub fn who() -> String {
         .ok()
         .flatten()
         .map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
-    let host = nix::unistd::gethostname()
-        .map_or_else(|_| "localhost".to_owned(), |host| host.to_string_lossy().into_owned());
-    format!("{user}@{host}")
+    format!("{user}@{}", hostname())
+}
+
+/// This host's name, as it knows it.
+pub fn hostname() -> String {
+    nix::unistd::gethostname()
+        .map_or_else(|_| "localhost".to_owned(), |host| host.to_string_lossy().into_owned())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde::Serialize;
 
-use crate::domain::{App, AppName, OnFailure, Release, Revision};
+use crate::domain::{App, AppName, Elsewhere, Facts, OnFailure, Release, Revision};
 
 /// An app with its release resolved to a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,13 +103,26 @@ pub enum Reason {
 }
 
 /// Why an app is left alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
     /// `enabled: false`.
     Disabled,
     /// Not among the `--app` options.
     NotSelected,
+    /// Its `when` is not met here.
+    Elsewhere(Elsewhere),
+}
+
+impl SkipReason {
+    /// A few words for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Disabled => "enabled: false".to_owned(),
+            Self::NotSelected => "not selected".to_owned(),
+            Self::Elsewhere(elsewhere) => format!("when: {}", elsewhere.why),
+        }
+    }
 }
 
 impl Reason {
@@ -176,10 +189,25 @@ pub struct Selection {
     pub only: Vec<AppName>,
     /// Deploy what is current, too.
     pub force: bool,
+    /// What this host is.
+    pub facts: Facts,
     /// What happens after a failure, whatever the apps say.
     pub on_failure: Option<OnFailure>,
     /// The same for apps that do not say it.
     pub policy: OnFailure,
+}
+
+impl Selection {
+    /// Why this run leaves an app alone, if it does.
+    pub fn leaves_alone(&self, app: &App) -> Option<SkipReason> {
+        if !app.enabled {
+            Some(SkipReason::Disabled)
+        } else if !self.only.is_empty() && !self.only.contains(&app.name) {
+            Some(SkipReason::NotSelected)
+        } else {
+            app.when.excludes(&self.facts).map(SkipReason::Elsewhere)
+        }
+    }
 }
 
 /// Decides for each app. `recorded` yields what is known of an app.
@@ -195,12 +223,9 @@ pub fn plan(
             let from = recorded
                 .deployed
                 .or_else(|| recorded.last_state.as_ref().and_then(|text| text.parse().ok()));
-            let action = if !app.enabled {
-                Action::Skip(SkipReason::Disabled)
-            } else if !selection.only.is_empty() && !selection.only.contains(&app.name) {
-                Action::Skip(SkipReason::NotSelected)
-            } else {
-                decide(&app, revision, recorded, selection.force)
+            let action = match selection.leaves_alone(&app) {
+                Some(reason) => Action::Skip(reason),
+                None => decide(&app, revision, recorded, selection.force),
             };
             let on_failure = selection.on_failure.or(app.on_failure).unwrap_or(selection.policy);
             Step { app, revision, from, action, on_failure }
@@ -278,7 +303,7 @@ fn names(text: &str, revision: Revision) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::{FileExists, RepoUrl, Symlinks};
+    use crate::domain::{FileExists, RepoUrl, Symlinks, When};
 
     pub(crate) fn revision(n: u8) -> Revision {
         Revision::from_bytes([n; 20])
@@ -290,6 +315,7 @@ pub(crate) mod tests {
             source: RepoUrl::File(format!("/srv/{name}.git").into()),
             release: Release::Commit(revision(n)),
             enabled: true,
+            when: When::default(),
             needs: Vec::new(),
             force: false,
             path: "".into(),

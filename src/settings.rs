@@ -123,6 +123,8 @@ pub struct Settings {
     pub github_com_token: Option<GivenToken>,
     /// The hook around this run.
     pub hook: Option<Hook>,
+    /// What flags and variable call this host, beside what the machine file does.
+    pub labels: Vec<String>,
     /// How to talk.
     pub voice: Voice,
     /// What it was started with.
@@ -199,6 +201,7 @@ impl Settings {
                 "CODEDEPLOY_GITHUB_TOKEN",
             ),
             hook: hook(&environment),
+            labels: labels(&global.labels, &environment),
             voice: Voice {
                 quiet: global.quiet,
                 verbose: global.verbose || global.debug,
@@ -224,6 +227,12 @@ impl Settings {
 fn given(environment: &Environment, variable: &str, origin: &'static str) -> Option<GivenToken> {
     let token = environment.text(variable)?.trim().to_owned();
     (!token.is_empty()).then(|| GivenToken { token: Secret::new(token), origin })
+}
+
+fn labels(flags: &[String], environment: &Environment) -> Vec<String> {
+    let variable = environment.text("MULTIDEPLOYER_LABELS").unwrap_or_default();
+    let words = variable.split(',').chain(flags.iter().map(String::as_str)).map(str::trim);
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
 fn hook(environment: &Environment) -> Option<Hook> {
@@ -302,6 +311,13 @@ mod tests {
         assert!(!s.own_directories);
         assert_eq!(s.tool, Choice::Builtin);
         assert_eq!(s.hook, None);
+    }
+
+    #[test]
+    fn labels_come_from_variable_and_flags() {
+        let variables = [("MULTIDEPLOYER_LABELS", "gpu, zone=a,")];
+        let s = settings("multideployer --label web --label big", variables.into());
+        assert_eq!(s.labels, ["gpu", "zone=a", "web", "big"]);
     }
 
     #[test]

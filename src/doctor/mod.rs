@@ -65,7 +65,7 @@ pub fn doctor(
     let manifest = load(settings);
     if let Ok(manifest) = &manifest {
         // The only refusal: there is nothing to look at.
-        select(manifest, &args.apps, false, None)?;
+        select(settings, manifest, &args.apps, false, None)?;
     }
     let chosen = |app: &&App| {
         let named = args.apps.iter().any(|name| name == app.name.as_str());

@@ -7,13 +7,13 @@ use serde::Serialize;
 
 use super::recorded_apps;
 use crate::cli::StatusArgs;
-use crate::deploy::{Answer, Refusal, json, recorded_of};
+use crate::deploy::{Answer, Refusal, facts, json, recorded_of};
 use crate::domain::{AppName, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::ledger::history;
 use crate::ledger::last_state::LastState;
 use crate::load::load;
-use crate::plan::Recorded;
+use crate::plan::{Recorded, Selection};
 use crate::report::human::Paint;
 use crate::report::{JSON_VERSION, seconds};
 use crate::settings::Settings;
@@ -46,17 +46,26 @@ pub fn status(settings: &Settings, args: &StatusArgs) -> Result<Answer, Refusal>
     if !args.apps.is_empty() {
         order.retain(|name| args.apps.iter().any(|wanted| wanted == name.as_str()));
     }
+    let facts = manifest.as_ref().map(|manifest| facts(settings, manifest)).unwrap_or_default();
+    let selection = Selection { facts, ..Selection::default() };
     let mut apps = Vec::new();
     for name in order {
         let recorded = recorded_of(&name, &settings.cache_dir, &state)?;
-        let wanted = manifest
+        let entry = manifest
             .as_ref()
-            .and_then(|manifest| manifest.apps.iter().find(|app| app.name == name))
-            .map(|app| app.release.clone());
+            .and_then(|manifest| manifest.apps.iter().find(|app| app.name == name));
+        let wanted = entry.map(|app| app.release.clone());
         let listed = manifest.as_ref().map(|_| wanted.is_some());
-        apps.push(AppStatus::new(settings, name, recorded, wanted.as_ref(), listed));
+        let mut app = AppStatus::new(settings, name, recorded, wanted.as_ref(), listed);
+        let left_alone = entry.is_some_and(|app| selection.leaves_alone(app).is_some());
+        if left_alone && matches!(app.state, State::Differs | State::Missing | State::Unresolved) {
+            app.state = State::LeftAlone;
+        }
+        apps.push(app);
     }
-    let differs = apps.iter().any(|app| !matches!(app.state, State::Current | State::Unlisted));
+    let differs = apps
+        .iter()
+        .any(|app| !matches!(app.state, State::Current | State::Unlisted | State::LeftAlone));
     let code = if args.exit_code && differs { ExitCode::Changes } else { ExitCode::Ok };
     let report = StatusReport {
         version: JSON_VERSION,
@@ -116,6 +125,8 @@ enum State {
     Damaged,
     /// This host has it, the manifest does not (or there is no manifest).
     Unlisted,
+    /// The manifest leaves it alone on this host (`enabled: false`, `when`).
+    LeftAlone,
     /// The manifest names a branch or tag, which only the remote can resolve.
     Unresolved,
 }
@@ -148,6 +159,7 @@ impl State {
             Self::Unfinished => paint.red("unfinished"),
             Self::Missing => paint.yellow("missing"),
             Self::Damaged => paint.red("damaged"),
+            Self::LeftAlone => paint.dim("left alone"),
             Self::Unlisted => paint.dim("not in the manifest"),
             Self::Unresolved => "branch or tag".to_owned(),
         }

@@ -5,11 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::diagnostic::quoted;
 use crate::domain::{
-    App, AppName, FileExists, OnFailure, RefName, Release, RepoUrl, Revision, Symlinks,
+    App, AppName, FileExists, OnFailure, RefName, Release, RepoUrl, Revision, Symlinks, When,
 };
 use crate::manifest::fields::{Fields, Findings, Keys, did_you_mean, list};
 use crate::manifest::source::{self, Authority, Place, resolve};
-use crate::manifest::{Version, policy};
+use crate::manifest::{Version, policy, when};
 use crate::yaml::{Node, Position};
 
 /// Version 2's keys; `defaults` may have all but the first.
@@ -25,10 +25,10 @@ const SECOND: &[&str] = &[
     "symlinks",
     "allow_ref",
     "on_failure",
+    "when",
 ];
 
-const LATER: &[&str] =
-    &["when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"];
+const LATER: &[&str] = &["timeout", "checks", "submodules", "lfs", "release_file", "verify"];
 
 const APP: Keys =
     Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
@@ -74,6 +74,7 @@ pub(super) struct Common {
     symlinks: Option<Symlinks>,
     allow_ref: Option<bool>,
     on_failure: Option<OnFailure>,
+    when: Option<When>,
 }
 
 /// What became of one entry of `apps`.
@@ -148,6 +149,10 @@ fn common(fields: &mut Fields<'_>, findings: &mut Findings) -> Common {
         ),
         allow_ref: findings.take_bool(fields, "allow_ref"),
         on_failure: policy::take_on_failure(fields, findings),
+        when: fields
+            .take("when")
+            .filter(|node| !node.is_null())
+            .and_then(|node| when::read(node, findings)),
     }
 }
 
@@ -192,6 +197,7 @@ pub(super) fn read<'n>(
         source,
         release,
         enabled: entry.enabled,
+        when: own.when.or_else(|| defaults.when.clone()).unwrap_or_default(),
         needs: Vec::new(),
         force: own.force.or(defaults.force).unwrap_or(false),
         path: own.path.or_else(|| defaults.path.clone()).unwrap_or_default(),

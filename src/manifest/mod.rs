@@ -18,6 +18,7 @@ pub mod reporting;
 mod source;
 #[cfg(test)]
 mod tests;
+mod when;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -419,9 +419,9 @@ fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
     );
     finds(
         &app("2", "branch: x"),
-        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`",
+        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`",
     );
-    for later in ["when", "timeout", "checks", "submodules", "lfs", "release_file", "verify"] {
+    for later in ["timeout", "checks", "submodules", "lfs", "release_file", "verify"] {
         finds(
             &app("2", &format!("{later}: ~")),
             &format!(
@@ -542,7 +542,7 @@ fn values_of_version_2_keys() {
         "E m.yaml:2:25: `source_host` is not `host[:port]`: the host name is missing or not valid\n\
          E m.yaml:2:36: `name` cannot have a default\n\
          E m.yaml:2:48: `release` cannot have a default\n\
-         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`",
+         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`",
     );
 }
 
@@ -842,5 +842,31 @@ fn names_that_differ_only_in_case_are_warned_about() {
     finds(
         "version: 2\napps: [{name: a, source: /a, release: $SHA}, {name: A, source: /b, release: $SHA}]\n",
         "W m.yaml:2:89: app `A`: the name differs from that of the app at 2:15 only in case",
+    );
+}
+
+#[test]
+fn when_is_patterns_by_what_they_are_asked_of() {
+    let app = |when: &str| {
+        format!(
+            "version: 2\ndefaults: {{when: {{label: [web]}}}}\napps:\n  - {{name: a, source: /a, release: $SHA, {when}}}\n"
+        )
+    };
+    let one = |text: &str| read(&app(text)).unwrap().apps.remove(0).when;
+    assert_eq!(one("").label, ["web".parse().unwrap()]);
+    let own = one("when: {deployment_group: [\"prod-*\", staging]}");
+    assert_eq!(own.deployment_group.len(), 2);
+    assert!(own.label.is_empty(), "an app's own replaces the default");
+    finds(
+        &app("when: {deployment_groups: [x]}"),
+        "E m.yaml:4:85: app `a`: unknown key `deployment_groups` -> did you mean `deployment_group`?",
+    );
+    finds(
+        &app("when: {label: [\"a[\"]}"),
+        "E m.yaml:4:93: app `a`: the pattern `a[` has a `[` without `]`",
+    );
+    finds(
+        &app("when: {label: web}"),
+        "E m.yaml:4:92: app `a`: `label` is a text; it must be a list",
     );
 }

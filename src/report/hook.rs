@@ -59,9 +59,17 @@ pub fn block(report: &RunReport) -> String {
         Some(why) => format!("{} ({why})", app.name),
         None => app.name.clone(),
     });
-    let unchanged = report.ended(AppEnd::Unchanged).count();
-    if unchanged > 0 {
-        tail.push(format!(" unchanged: {unchanged}"));
+    let count = |end, title: &str| match report.ended(end).count() {
+        0 => None,
+        count => Some(format!("{title}: {count}")),
+    };
+    let counts: Vec<String> =
+        [count(AppEnd::Unchanged, "unchanged"), count(AppEnd::Elsewhere, "not for this host")]
+            .into_iter()
+            .flatten()
+            .collect();
+    if !counts.is_empty() {
+        tail.push(format!(" {}", counts.join("  ")));
     }
     let last = format!(" log {} run {}", report.log.display(), report.run);
 

@@ -4,7 +4,7 @@ use super::{AppEnd, RunReport, seconds, tame};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::domain::{AppName, OnFailure};
 use crate::error::Failure;
-use crate::plan::{Action, Plan, SkipReason};
+use crate::plan::{Action, Plan};
 
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
@@ -89,8 +89,9 @@ pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
         let to = step.revision.short();
         let what = match &step.action {
             Action::Keep => paint.dim(&format!("keep    {to}")),
-            Action::Skip(SkipReason::Disabled) => paint.dim("skip    (enabled: false)"),
-            Action::Skip(SkipReason::NotSelected) => paint.dim("skip    (not selected)"),
+            Action::Skip(reason) => {
+                paint.dim(&format!("skip    ({})", tame(&reason.describe(), 200)))
+            }
             Action::Deploy(reason) => {
                 let mut why = tame(&reason.describe(), 200);
                 if !step.app.needs.is_empty() {
@@ -133,7 +134,10 @@ pub fn summary(report: &RunReport, paint: Paint) -> String {
         .apps
         .iter()
         .filter(|app| {
-            !matches!(app.result, AppEnd::Unchanged | AppEnd::NotSelected | AppEnd::Disabled)
+            !matches!(
+                app.result,
+                AppEnd::Unchanged | AppEnd::NotSelected | AppEnd::Disabled | AppEnd::Elsewhere
+            )
         })
         .collect();
     let width = shown.iter().map(|app| app.name.len()).max().unwrap_or(0);
@@ -150,7 +154,11 @@ pub fn summary(report: &RunReport, paint: Paint) -> String {
                 paint.red(&format!("FAILED after {}, NOT PUT BACK", seconds(app.seconds)))
             }
             AppEnd::NotPutBack => paint.red("deployed, NOT PUT BACK"),
-            AppEnd::NotRun | AppEnd::Unchanged | AppEnd::Disabled | AppEnd::NotSelected => {
+            AppEnd::NotRun
+            | AppEnd::Unchanged
+            | AppEnd::Disabled
+            | AppEnd::NotSelected
+            | AppEnd::Elsewhere => {
                 let why = app.why_not_run().map(|why| format!(" ({why})")).unwrap_or_default();
                 paint.yellow(&format!("not run{why}; left as it was"))
             }
@@ -174,6 +182,7 @@ pub fn summary(report: &RunReport, paint: Paint) -> String {
         sum(AppEnd::Unchanged, "unchanged"),
         sum(AppEnd::Disabled, "disabled"),
         sum(AppEnd::NotSelected, "not selected"),
+        sum(AppEnd::Elsewhere, "not for this host"),
     ];
     let sums: Vec<String> = sums.into_iter().flatten().collect();
     let sums = if sums.is_empty() { "no apps in the manifest".to_owned() } else { sums.join(", ") };

@@ -76,6 +76,8 @@ pub struct AppReport {
     pub prepare_seconds: Option<f64>,
     /// Bytes that were fetched.
     pub fetched_bytes: u64,
+    /// Why it is not for this host, if it is not.
+    pub elsewhere: Option<String>,
     /// Why it was not run, if it was its turn to.
     pub not_run: Option<NotRun>,
     /// Why it failed.
@@ -94,6 +96,8 @@ pub enum AppEnd {
     Disabled,
     /// Not among the `--app` options.
     NotSelected,
+    /// It is not for this host.
+    Elsewhere,
     /// Fetch, checkout or checks failed; the host was not touched.
     NotPrepared,
     /// The run ended before its turn.
@@ -112,11 +116,15 @@ pub enum AppEnd {
 pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
     let apps = plan.steps.iter().zip(outcome.apps);
     apps.map(|(step, app)| {
-        let (mut not_run, mut put_back_failure) = (None, None);
+        let (mut elsewhere, mut not_run, mut put_back_failure) = (None, None, None);
         let (result, failure) = match app.result {
             AppResult::Unchanged => (AppEnd::Unchanged, None),
             AppResult::Skipped(SkipReason::Disabled) => (AppEnd::Disabled, None),
             AppResult::Skipped(SkipReason::NotSelected) => (AppEnd::NotSelected, None),
+            AppResult::Skipped(SkipReason::Elsewhere(why)) => {
+                elsewhere = Some(why.why);
+                (AppEnd::Elsewhere, None)
+            }
             AppResult::NotPrepared(failure) => (AppEnd::NotPrepared, Some(failure)),
             AppResult::NotRun(why) => {
                 not_run = Some(why);
@@ -143,6 +151,7 @@ pub fn app_reports(plan: &Plan, outcome: Outcome) -> Vec<AppReport> {
             seconds: app.took.as_secs_f64(),
             prepare_seconds: None,
             fetched_bytes: 0,
+            elsewhere,
             not_run,
             failure,
             put_back_failure,
@@ -253,6 +262,7 @@ pub(crate) mod tests {
             seconds: 3.2,
             prepare_seconds: None,
             fetched_bytes: 0,
+            elsewhere: None,
             not_run: None,
             failure,
             put_back_failure: None,

@@ -38,7 +38,7 @@ pub fn rollout<H: Host>(plan: &Plan, host: &mut H, jobs: usize) -> Outcome {
 fn known(action: &Action) -> Option<Ended> {
     let result = match action {
         Action::Keep => AppResult::Unchanged,
-        Action::Skip(reason) => AppResult::Skipped(*reason),
+        Action::Skip(reason) => AppResult::Skipped(reason.clone()),
         Action::Deploy(_) => return None,
     };
     Some((result, Duration::ZERO))

@@ -231,3 +231,39 @@ fn what_an_app_needs_goes_first_and_its_failure_holds_the_others_back() {
     drop(ran.says("gateway -> worker -> api -> gateway").says("multideployer.yaml:"));
     estate.assert_ran(&[]);
 }
+
+#[test]
+fn an_app_that_is_for_other_hosts_is_left_alone() {
+    let mut host = TestHost::new();
+    host.in_hook();
+    let mut estate = Estate::new(host);
+    let one = estate.release_all("v1");
+    let sources = APPS.map(|app| estate.source(app));
+    let when = [
+        "when: {deployment_group: [\"prod-*\"]}",
+        "when: {deployment_group: [staging]}",
+        "when: {label: [\"gpu*\"]}, needs: [api]",
+    ];
+    let line = |n: usize| (APPS[n], sources[n].as_str(), one[n].as_str(), when[n]);
+    estate.host.apps_with(&[line(0), line(1), line(2)]);
+    let ran = estate.host.deploy().ok();
+    drop(ran.stdout_has("changed : gateway").stdout_has("not for this host: 2"));
+    estate.assert_ran(&[("gateway", &one[0])]);
+    estate.host.run(&["plan"]).ok().stdout_has("when: the deployment group is prod-web");
+    estate.host.run(&["status", "--exit-code"]).ok().stdout_has("left alone");
+    // What it needs is for other hosts, too, and not waited for.
+    estate.host.set("MULTIDEPLOYER_LABELS", "gpu-large");
+    estate.host.deploy().ok();
+    estate.assert_ran(&[("worker", &one[2])]);
+
+    // Outside of a hook nobody knows the group.
+    for name in ["LIFECYCLE_EVENT", "DEPLOYMENT_ID", "DEPLOYMENT_GROUP_NAME"] {
+        estate.host.unset(name);
+    }
+    let ran = estate.host.run(&["deploy", "--force"]).ok();
+    drop(ran.says("gateway: left alone").says("DEPLOYMENT_GROUP_NAME is not set"));
+    estate.assert_ran(&[("worker", &one[2])]);
+    estate.host.set("DEPLOYMENT_GROUP_NAME", "staging");
+    estate.host.deploy().ok().stdout_has("1 not for this host");
+    estate.assert_ran(&[("api", &one[1])]);
+}
