@@ -557,8 +557,7 @@ pub(crate) fn hidden(
     report: &Reporting,
 ) -> Vec<OsString> {
     let mut names: Vec<OsString> = environment.own_names().map(Into::into).collect();
-    let credentials = hosts.rules().iter().filter_map(|rule| rule.auth.as_ref());
-    names.extend(credentials.flat_map(Auth::secret_variables).map(OsString::from));
+    names.extend(hosts.secret_variables().map(OsString::from));
     names.extend(report.secret_variables().map(OsString::from));
     names
 }

@@ -17,7 +17,7 @@ use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
 use crate::mirror::credentials::{self, Kept, World};
 use crate::mirror::{
-    self, CheckoutOptions, Credential, Limits, Mirror, Progress, Remote, Trust, Turns,
+    self, CheckoutOptions, Credential, Limits, Mirror, Progress, Proxy, Remote, Trust, Turns,
 };
 use crate::plan::Step;
 use crate::process::Interrupt;
@@ -337,6 +337,7 @@ fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
     let variable = |name: &str| (run.variable)(name)?.into_string().ok();
     let mut remote = anonymous(&rule, &app.source, &variable, run.interrupt);
     let warn = |text: String| run.console.warn(Some(app.name.as_str()), &text);
+    remote.proxy = route(&rule, &app.source, &variable, &warn)?;
     remote.credential = credential(run, app, &remote, &warn).map_err(|error| {
         Failure::from(error).context(format!("cannot show {} a credential", app.source))
     })?;
@@ -403,7 +404,22 @@ fn told<T>(
     result
 }
 
-/// The way to a repository, by what is known of its host, without a credential.
+/// The proxy on the way to a repository, if there is one.
+pub(crate) fn route(
+    rule: &HostRule,
+    source: &RepoUrl,
+    variable: &dyn Fn(&str) -> Option<String>,
+    warn: &dyn Fn(String),
+) -> Result<Option<Proxy>, Failure> {
+    let read = |path: &Path| {
+        credentials::read_secret("the proxy's password file", path, warn)
+            .map_err(|error| Failure::from(error).line())
+    };
+    let world = mirror::proxy::World { variable, read: &read };
+    Ok(mirror::proxy::route(source, rule.proxy.as_ref(), &world)?)
+}
+
+/// The way to a repository, by what is known of its host, without credential and proxy.
 pub(crate) fn anonymous(
     rule: &HostRule,
     source: &RepoUrl,
@@ -417,12 +433,13 @@ pub(crate) fn anonymous(
         trust: Trust {
             ca_file: rule.ca_file,
             ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
+            ca_directory: variable("SSL_CERT_DIR").map(PathBuf::from),
             host_keys: rule.host_keys,
             known_hosts_file: rule.known_hosts_file,
         },
         limits: Limits::default(),
         interrupt: interrupt.clone(),
-        proxy: mirror::proxy::from_environment(source, variable),
+        proxy: None,
         plain: variable("MULTIDEPLOYER_TRANSPORT").is_some_and(|kind| kind == "plain"),
     }
 }

@@ -99,6 +99,39 @@ fn program(words: &[String]) -> String {
     format!("`{}`", words.first().map_or("", String::as_str))
 }
 
+/// The way to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// Without a proxy, whatever the environment says.
+    Direct,
+    /// Through a proxy.
+    Proxy(ProxyRule),
+}
+
+/// A web proxy that tunnels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyRule {
+    /// The entry it stands in, for messages.
+    pub prefix: String,
+    /// Its host, without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The user it knows us as.
+    pub user: Option<String>,
+    /// Where that user's password is.
+    pub password: Option<Password>,
+}
+
+/// Where a password is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Password {
+    /// In an environment variable of this process.
+    Env(String),
+    /// In a file.
+    File(PathBuf),
+}
+
 /// One entry of `hosts` in the manifest. A key that is absent here is taken from the
 /// next shorter prefix that has it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -116,6 +149,8 @@ pub struct HostRule {
     pub host_keys: Option<Vec<String>>,
     /// A file in the format of OpenSSH's `known_hosts`, read instead of the usual ones.
     pub known_hosts_file: Option<PathBuf>,
+    /// The way to it; what the environment says if absent.
+    pub proxy: Option<Route>,
 }
 
 /// All entries.
@@ -145,6 +180,7 @@ impl Hosts {
             found.host_keys = found.host_keys.or_else(|| rule.host_keys.clone());
             found.known_hosts_file =
                 found.known_hosts_file.or_else(|| rule.known_hosts_file.clone());
+            found.proxy = found.proxy.or_else(|| rule.proxy.clone());
         }
         found
     }
@@ -154,6 +190,18 @@ impl Hosts {
     pub fn or(self, other: Self) -> Self {
         // The sort is stable: of two entries for one prefix, ours is asked first.
         Self::new(self.0.into_iter().chain(other.0).collect())
+    }
+
+    /// The variables of our own environment that hold a secret: no child may see them.
+    pub fn secret_variables(&self) -> impl Iterator<Item = &str> {
+        let credentials = self.0.iter().filter_map(|rule| rule.auth.as_ref());
+        let proxies = self.0.iter().filter_map(|rule| match &rule.proxy {
+            Some(Route::Proxy(ProxyRule { password: Some(Password::Env(name)), .. })) => {
+                Some(name.as_str())
+            }
+            _ => None,
+        });
+        credentials.flat_map(Auth::secret_variables).chain(proxies)
     }
 
     /// The entries, longest prefix first.

@@ -52,6 +52,9 @@ pub enum Error {
     /// The file with the webhook's URL cannot be read.
     #[error("cannot read the URL")]
     File(#[source] std::io::Error),
+    /// The proxy that the environment names cannot be used.
+    #[error(transparent)]
+    Proxy(#[from] proxy::Error),
     /// The webhook did not answer.
     #[error("{at}")]
     Web {
@@ -147,11 +150,12 @@ fn post(url: &Secret, document: &str, within: Duration, world: &World<'_>) -> Re
     let at = format!("the webhook at {host}");
     let there = RepoUrl::Https { authority: host.to_ascii_lowercase(), path: String::new() };
     let proxied = scheme.eq_ignore_ascii_case("https");
+    let proxy = if proxied { proxy::from_environment(&there, world.variable)? } else { None };
     let request = web::Request {
         url: url.clone(),
         json: Some(document.to_owned()),
         within,
-        proxy: proxied.then(|| proxy::from_environment(&there, world.variable)).flatten(),
+        proxy: proxy.map(|proxy| proxy.with_secrets()),
         ca_bundle: (world.variable)("SSL_CERT_FILE").map(PathBuf::from),
     };
     match web::send(&request, world.interrupt) {

@@ -59,6 +59,8 @@ struct Server<'a> {
     title: String,
     trust: Trust,
     targets: Vec<Target<'a>>,
+    /// Why there is no way to it.
+    lost: Option<Failure>,
 }
 
 /// A section for each server, in the order of the manifest.
@@ -98,7 +100,12 @@ fn servers<'a>(patient: &Patient<'_>, hosts: &Hosts, apps: &[&'a App]) -> Vec<Se
     let mut servers: Vec<Server<'a>> = Vec::new();
     for app in apps {
         let rule = hosts.rule_for(&app.source);
-        let remote = host::anonymous(&rule, &app.source, &variable, patient.interrupt);
+        let mut remote = host::anonymous(&rule, &app.source, &variable, patient.interrupt);
+        let (proxy, lost) = match host::route(&rule, &app.source, &variable, &|_| ()) {
+            Ok(proxy) => (proxy, None),
+            Err(failure) => (None, Some(failure)),
+        };
+        remote.proxy = proxy;
         let title = match &app.source {
             RepoUrl::Https { authority, .. } => format!("https://{authority}"),
             RepoUrl::Ssh { host, port: 22, .. } => format!("ssh://{host}"),
@@ -109,7 +116,7 @@ fn servers<'a>(patient: &Patient<'_>, hosts: &Hosts, apps: &[&'a App]) -> Vec<Se
         let target = Target { apps: vec![*app], rule, remote };
         let Some(server) = known else {
             let trust = target.remote.trust.clone();
-            servers.push(Server { title, trust, targets: vec![target] });
+            servers.push(Server { title, trust, targets: vec![target], lost });
             continue;
         };
         let same = server.targets.iter_mut().find(|known| {
@@ -151,7 +158,14 @@ fn section(patient: &Patient<'_>, server: &Server<'_>, run: &Run<'_>) -> Section
     section.apps = apps.map(|app| app.name.to_string()).collect();
     let first = &server.targets[0];
     let is_file = matches!(first.remote.url, RepoUrl::File(_));
-    let reached = if is_file { Ok(()) } else { reach(patient, &first.remote, &mut section) };
+    let reached = match &server.lost {
+        _ if is_file => Ok(()),
+        Some(failure) => {
+            section.add(Finding::failure("route", failure));
+            Err("there is no route".into())
+        }
+        None => reach(patient, &first.remote, &mut section),
+    };
     if let RepoUrl::Https { .. } = &first.remote.url {
         section.add(authorities(patient, &server.trust));
     }
@@ -199,14 +213,7 @@ fn section(patient: &Patient<'_>, server: &Server<'_>, run: &Run<'_>) -> Section
 
 /// Name, route and connection. What keeps the rest from being asked is the error.
 fn reach(patient: &Patient<'_>, remote: &Remote, section: &mut Section) -> Result<(), String> {
-    let endpoint = match examine::endpoint(remote) {
-        Ok(Some(endpoint)) => endpoint,
-        Ok(None) => return Ok(()),
-        Err(failure) => {
-            section.add(Finding::failure("route", &failure.into()));
-            return Err("there is no route".into());
-        }
-    };
+    let Some(endpoint) = examine::endpoint(remote) else { return Ok(()) };
     let route = route(patient, &endpoint, remote);
     if patient.offline {
         section.add(route);
@@ -255,8 +262,9 @@ fn route(patient: &Patient<'_>, endpoint: &Endpoint, remote: &Remote) -> Finding
     let set_by = mirror::proxy::variable_of(&remote.url, &variable);
     match (&endpoint.proxy, set_by) {
         (Some(proxy), by) => {
-            let by = by.unwrap_or("`proxy` of the host");
-            Finding::ok("route", format!("through the proxy {proxy}, set by {by}"))
+            let origin = remote.proxy.as_ref().map_or("", |proxy| proxy.origin.as_str());
+            let by = by.filter(|by| origin.contains(by)).unwrap_or("proxy");
+            Finding::ok("route", format!("through the proxy {proxy}, set by {origin}"))
                 .fact("proxy", proxy.clone())
                 .fact("set_by", by)
         }
@@ -327,7 +335,7 @@ fn ask(
         let (seen, listed) = examine::list(&remote, None, &|_| ());
         asked.key = host_key(&seen, listed.as_ref().err());
         asked.seen = seen;
-        if let Err(failure @ mirror::Failure::Certificate { .. }) = listed {
+        if let Err(failure @ mirror::Failure::Certificate(_)) = listed {
             asked.refused = Some(failure.into());
         }
         asked.repository.push(skip("there is no credential to ask with"));
@@ -370,7 +378,7 @@ fn ask(
             drop(failure);
             asked.repository.push(skip("the host key is not accepted"));
         }
-        Err(failure @ mirror::Failure::Certificate { .. }) => {
+        Err(failure @ mirror::Failure::Certificate(_)) => {
             asked.refused = Some(failure.into());
             asked.repository.push(skip("the certificate is not accepted"));
         }

@@ -5,15 +5,23 @@ use std::path::Path;
 
 use crate::diagnostic::quoted;
 use crate::hosts::{HostRule, Hosts};
-use crate::manifest::auth;
 use crate::manifest::fields::{Fields, Findings, Keys};
 use crate::manifest::source::{Authority, url_path};
+use crate::manifest::{auth, proxy};
 use crate::yaml::{Node, Position};
 
 const RULE: Keys = Keys {
     first: &[],
-    second: &["auth", "username", "ca_file", "host_keys", "known_hosts_file"],
-    later: &["proxy"],
+    second: &[
+        "auth",
+        "username",
+        "ca_file",
+        "host_keys",
+        "known_hosts_file",
+        "proxy",
+        "proxy_auth",
+    ],
+    later: &[],
 };
 
 /// Reads `hosts`. Paths are relative to `directory`.
@@ -87,6 +95,7 @@ fn rule(node: &Node, key: &str, directory: &Path, findings: &mut Findings) -> Op
         .take("host_keys")
         .filter(|node| !node.is_null())
         .and_then(|node| host_keys(node, findings));
+    let proxy = proxy::take(&mut fields, key, directory, findings);
     fields.finish(RULE, findings);
     Some(HostRule {
         auth,
@@ -94,6 +103,7 @@ fn rule(node: &Node, key: &str, directory: &Path, findings: &mut Findings) -> Op
         ca_file,
         host_keys,
         known_hosts_file,
+        proxy,
         ..HostRule::default()
     })
 }

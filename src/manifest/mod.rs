@@ -14,6 +14,7 @@ mod hosts;
 pub mod machine;
 mod needs;
 pub mod policy;
+mod proxy;
 pub mod reporting;
 mod source;
 #[cfg(test)]

@@ -571,6 +571,11 @@ fn hosts_and_credentials() {
         "a.example.com: {auth: {none: true}, username: x}",
         "'[::1]:8443/acme/': {}",
         "ssh.github.com:443: {auth: {ssh_key_file: /k}}",
+        "a: {proxy: none}",
+        "a: {proxy: false}",
+        "a: {proxy: 'http://proxy.example.com:3128/'}",
+        "a: {proxy: 'http://user@[::1]:3128', proxy_auth: {password_env: PW}}",
+        "a: {proxy: 'http://proxy:3128', proxy_auth: {user: u@x, password_file: /etc/pw}}",
     ] {
         hosts_find(good, "");
     }
@@ -596,7 +601,6 @@ fn hosts_and_credentials() {
         ("a: {auth: {none: no}}", "E m.yaml:3:20: `none` stands alone: `auth: none`".into()),
         ("a: {auth: {none: , username: x}, username: y}", "E m.yaml:3:46: `username` stands in `auth` already".into()),
         ("a: {username: 'x:hunter2'}", "E m.yaml:3:17: `username` contains a colon, which no user name may -> a password or token does not belong into the manifest".into()),
-        ("a: {proxy: x}", "E m.yaml:3:7: `proxy` is not supported by this version yet -> remove it until it is".into()),
         ("a: {hostkeys: x}", "E m.yaml:3:7: unknown key `hostkeys` -> did you mean `host_keys`?".into()),
         ("a: {host_keys: 'SHA256:x'}", "E m.yaml:3:18: `host_keys` is a text; it must be a list".into()),
         ("a: {host_keys: ['MD5:aa']}", "E m.yaml:3:19: `MD5:aa` is not a fingerprint `SHA256:…` of 43 characters -> `ssh-keygen -lf FILE` prints it for a public key or a known_hosts file".into()),
@@ -685,6 +689,35 @@ fn credential_helpers() {
 }
 
 #[test]
+fn proxies() {
+    let form = "write `http://host:port`, `http://user@host:port`, or `none`";
+    let by_reference = "the password is given by reference: `proxy_auth: {password_file: /etc/multideployer/proxy}`";
+    let proxy = "proxy: 'http://p:1'";
+    for (value, expected) in [
+        ("a: {proxy: x}", format!("E m.yaml:3:14: `proxy` is no URL -> {form}")),
+        ("a: {proxy: 'socks5://p:1'}", format!("E m.yaml:3:14: a `proxy` of the kind `socks5://` is not supported, only `http://` -> {form}")),
+        ("a: {proxy: 'https://p:1'}", format!("E m.yaml:3:14: a `proxy` of the kind `https://` is not supported, only `http://` -> {form}")),
+        ("a: {proxy: 'x://p:1'}", format!("E m.yaml:3:14: a `proxy` is not supported, only `http://` -> {form}")),
+        ("a: {proxy: 'http://p'}", format!("E m.yaml:3:14: `proxy` does not say the port -> {form}")),
+        ("a: {proxy: 'http://p:0'}", format!("E m.yaml:3:14: `proxy`: the port is not a number from 1 to 65535 -> {form}")),
+        ("a: {proxy: 'http://u:hunter2@p:1'}", format!("E m.yaml:3:14: `proxy` holds a password -> {by_reference}")),
+        ("a: {proxy: 'http://@p:1'}", "E m.yaml:3:14: the user in `proxy` is empty, or has characters of a URL in it -> give it as `proxy_auth: {user: …}`".into()),
+        ("a: {proxy: true}", format!("E m.yaml:3:14: `proxy` is no URL -> {form}")),
+        ("a: {proxy: [x]}", "E m.yaml:3:14: `proxy` is a list; it must be a text".into()),
+        ("a: {proxy_auth: {user: u, password_env: P}}", format!("E m.yaml:3:19: `proxy_auth` stands without `proxy` -> {form}")),
+        ("a: {proxy: none, proxy_auth: {user: u, password_env: P}}", "E m.yaml:3:32: `proxy_auth` stands beside a `proxy` that is none".into()),
+        ("a: {$P, proxy_auth: {password_env: P}}", "E m.yaml:3:40: `proxy_auth` has a password and no `user`".into()),
+        ("a: {$P, proxy_auth: {user: u}}", "E m.yaml:3:40: `proxy_auth` does not say where the password is -> use one of `password_env` and `password_file`".into()),
+        ("a: {$P, proxy_auth: {user: u, password_env: P, password_file: /p}}", "E m.yaml:3:40: `proxy_auth` has `password_env` and `password_file`; it must have one of them".into()),
+        ("a: {$P, proxy_auth: {user: 'u:hunter2', password_env: P}}", format!("E m.yaml:3:47: `user` contains a colon, which no user name may -> {by_reference}")),
+        ("a: {$P, proxy_auth: {user: u, password_env: hunter-2}}", "E m.yaml:3:64: `password_env` is not the name of an environment variable -> write the variable's name, not its value".into()),
+        ("a: {proxy: 'http://v@p:1', proxy_auth: {user: u, password_env: P}}", "E m.yaml:3:42: the user stands in `proxy` already".into()),
+    ] {
+        hosts_find(&value.replace("$P", proxy), &expected);
+    }
+}
+
+#[test]
 fn no_finding_repeats_a_secret() {
     let secret = "hunter2";
     for source in [
@@ -717,6 +750,14 @@ fn no_finding_repeats_a_secret() {
         "a: {auth: {credential_helper: '!echo hunter2'}}",
         "a: {auth: {github_app: {client_id: '+hunter2', private_key_file: /k}}}",
         "a: {auth: {github_app: {app_id: 1, private_key_file: /k, api_url: 'https://hunter2@x'}}}",
+        "a: {proxy: 'http://u:hunter2@p:1'}",
+        "a: {proxy: 'http://u:hunter2@p'}",
+        "a: {proxy: 'u:hunter2@p:1'}",
+        "a: {proxy: 'hunter2://p:1'}",
+        "a: {proxy: 'http://p:1', proxy_auth: hunter2}",
+        "a: {proxy: 'http://p:1', proxy_auth: {user: u, password: hunter2}}",
+        "a: {proxy: 'http://p:1', proxy_auth: {user: 'u:hunter2', password_env: P}}",
+        "a: {proxy: 'http://p:1', proxy_auth: {user: u, password_env: $hunter2}}",
     ] {
         let found = findings(&hosts(value));
         assert!(found.starts_with("E m.yaml:3:") && !found.contains(secret), "{value}: {found}");

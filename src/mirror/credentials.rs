@@ -280,7 +280,15 @@ fn key(text: &str, origin: &str) -> Result<Secret, Error> {
     Err(Error::NotAKey { origin: origin.to_owned(), problem })
 }
 
-fn read_secret(what: &'static str, path: &Path, warn: &dyn Fn(String)) -> Result<String, Error> {
+/// Reads a file with a secret in it.
+///
+/// # Errors
+/// [`Error::Read`].
+pub fn read_secret(
+    what: &'static str,
+    path: &Path,
+    warn: &dyn Fn(String),
+) -> Result<String, Error> {
     let failed = |source| Error::Read { what, path: path.to_owned(), source };
     let file = fs_err::File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;

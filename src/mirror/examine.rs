@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use openssl::asn1::Asn1Time;
@@ -11,7 +11,7 @@ use openssl::x509::{X509NameRef, X509Ref};
 
 use super::failure::Failure;
 use super::watch::Watch;
-use super::{Progress, Remote, Trust, dial, fetch, proxy, tls};
+use super::{Progress, Remote, Trust, dial, fetch, lock, tls};
 use crate::domain::{RepoUrl, Revision};
 
 /// Where a connection goes first: to the server, or to the proxy before it.
@@ -70,32 +70,17 @@ pub struct Listing {
 }
 
 /// Where `remote` is connected to; `None` for a repository on this host.
-///
-/// # Errors
-/// A proxy's URL that cannot be read.
-pub fn endpoint(remote: &Remote) -> Result<Option<Endpoint>, Failure> {
-    let (host, port) = match &remote.url {
-        RepoUrl::File(_) => return Ok(None),
-        RepoUrl::Ssh { host, port, .. } => (host.clone(), *port),
-        RepoUrl::Https { authority, .. } => match &remote.proxy {
-            Some(url) => {
-                let (host, port) = proxy::address(url, authority)?;
-                let proxy = Some(proxy::shown(url));
-                return Ok(Some(Endpoint { host, port, proxy }));
-            }
-            None => split(authority),
-        },
-    };
-    Ok(Some(Endpoint { host, port, proxy: None }))
-}
-
-fn split(authority: &str) -> (String, u16) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => {
-            (host.to_owned(), port.parse().unwrap_or(443))
+pub fn endpoint(remote: &Remote) -> Option<Endpoint> {
+    let (host, port) = match (&remote.url, &remote.proxy) {
+        (RepoUrl::File(_), _) => return None,
+        (_, Some(proxy)) => {
+            let (host, port) = (proxy.host.clone(), proxy.port);
+            return Some(Endpoint { host, port, proxy: Some(proxy.shown()) });
         }
-        _ => (authority.to_owned(), 443),
-    }
+        (RepoUrl::Ssh { host, port, .. }, None) => (host.as_str(), *port),
+        (RepoUrl::Https { authority, .. }, None) => dial::split(authority, 443),
+    };
+    Some(Endpoint { host: host.to_owned(), port, proxy: None })
 }
 
 /// The addresses behind the endpoint's name.
@@ -153,14 +138,7 @@ pub fn list(
 
 /// The certificate authorities that `trust` stands for, as messages name them.
 pub fn authorities(trust: &Trust) -> Vec<(&'static str, PathBuf)> {
-    let mut found = Vec::new();
-    match (&trust.ca_bundle, tls::system_store()) {
-        (Some(bundle), _) => found.push(("SSL_CERT_FILE", bundle.clone())),
-        (None, Some(store)) => found.push(("system", store.path().to_owned())),
-        (None, None) => {}
-    }
-    found.extend(trust.ca_file.iter().map(|file| ("ca_file", file.clone())));
-    found
+    tls::described_authorities(trust)
 }
 
 /// Takes down what is seen of a server; those of a real fetch are closed.
@@ -172,15 +150,10 @@ impl Eyes {
         Self(Some(Arc::default()))
     }
 
-    /// Whether somebody looks.
-    pub(super) fn are_open(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Takes something down, if somebody looks.
     pub(super) fn see(&self, note: impl FnOnce(&mut Seen)) {
         if let Some(seen) = &self.0 {
-            note(&mut seen.lock().unwrap_or_else(PoisonError::into_inner));
+            note(&mut lock(seen));
         }
     }
 
@@ -227,14 +200,6 @@ pub(super) fn ahead(date: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn authorities_of_urls_have_their_port() {
-        assert_eq!(split("git.example.com"), ("git.example.com".into(), 443));
-        assert_eq!(split("git.example.com:8443"), ("git.example.com".into(), 8443));
-        assert_eq!(split("[::1]"), ("[::1]".into(), 443));
-        assert_eq!(split("[::1]:8443"), ("[::1]".into(), 8443));
-    }
 
     #[test]
     fn a_date_header_tells_the_difference_of_the_clocks() {

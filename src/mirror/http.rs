@@ -8,23 +8,26 @@ pub(super) mod api;
 use std::io::{self, Read};
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::{self, Response, StatusCode, header};
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, TcpConnector};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, Body, Timeout};
 
 use super::credentials::Proof;
 use super::examine::ahead;
-use super::failure::{Failure, Step, harmless};
+use super::failure::{Failure, Step, harmless, page_words};
 use super::pkt::PktReader;
 use super::protocol::{self, Advertisement, Greeting, Trouble};
-use super::tls::{self, CertificateProblem, TlsConnector};
+use super::tls::{self, Way};
 use super::watch::Watch;
-use super::{Progress, Remote, asked_with, proxy};
+use super::{Progress, Remote, asked_with};
 use crate::domain::RepoUrl;
 
 /// As many as a browser follows.
 const REDIRECTS: usize = 5;
+/// As much of a page as is looked at for words.
+const PAGE: u64 = 4096;
 const RESULT: &str = "application/x-git-upload-pack-result";
 const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
 
@@ -50,30 +53,21 @@ impl<'a> Http<'a> {
         let RepoUrl::Https { authority, .. } = &remote.url else {
             return Err(Failure::NotGit { url: remote.url.clone(), answer: "no HTTPS URL".into() });
         };
-        let proxy = remote.proxy.as_ref().map(|proxy| proxy::parse(proxy, authority));
-        let proxy = proxy.transpose()?;
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .https_only(true)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy)
+            .proxy(None)
             .user_agent(concat!("git/multideployer-", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .timeout_resolve(Some(watch.connect_limit()))
-            .timeout_connect(Some(watch.connect_limit()))
             .timeout_per_read(Some(watch.read_limit()))
             .timeout_per_write(Some(watch.read_limit()))
             .timeout_global(Some(watch.remaining().max(Duration::from_millis(1))))
             .input_buffer_size(1 << 16)
             .build();
-        let connector = ()
-            .chain(ConnectProxyConnector::default())
-            .chain(TcpConnector::default())
-            .chain(TlsConnector::new(tls::context(&remote.trust)?, watch.eyes().clone()));
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-        let closing = agent.clone();
-        watch.at_end(move || closing.shutdown());
+        let way = Way::new(authority, remote, watch.clock());
+        let agent = Agent::with_parts(config, way, NoResolver);
         let authorization = match &remote.credential {
             None => None,
             Some(credential) => {
@@ -203,7 +197,7 @@ impl<'a> Http<'a> {
         };
         *sent += 1;
         if *sent > REDIRECTS {
-            return Err(elsewhere());
+            return Err(Failure::RedirectLoop { url: self.remote.url.clone(), times: REDIRECTS });
         }
         self.base = format!("https://{}/{path}", self.authority);
         (self.progress)(Progress::Warning(format!(
@@ -245,9 +239,14 @@ impl<'a> Http<'a> {
             }
             let content = harmless(content.as_bytes());
             let mut start = Vec::new();
-            let _ = response.into_body().into_reader().take(300).read_to_end(&mut start);
-            let start = harmless(&start);
-            return Err(Failure::NotGit { url, answer: format!("`{content}`: {start}") });
+            let _ = response.into_body().into_reader().take(PAGE).read_to_end(&mut start);
+            self.watch.check()?;
+            let says = page_words(&start);
+            return Err(if content.contains("html") {
+                Failure::WebPage { url, says }
+            } else {
+                Failure::NotGit { url, answer: format!("`{content}`: {says}") }
+            });
         }
         let after = retry_after(&response);
         Err(match status.as_u16() {
@@ -279,54 +278,61 @@ impl<'a> Http<'a> {
         if let Some(failure) = self.watch.failure() {
             return failure;
         }
-        let url = self.remote.url.clone();
-        let host = self.authority.clone();
         match error {
-            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
-                self.watch.timeout(Step::Connect)
-            }
             ureq::Error::Timeout(Timeout::Global | Timeout::PerCall) => {
                 self.watch.timeout(Step::Total)
             }
             ureq::Error::Timeout(_) => self.watch.timeout(Step::Read),
-            ureq::Error::HostNotFound => Failure::NameLookup { host: host_of(&host) },
-            ureq::Error::ConnectProxyFailed(reason) => {
-                let proxy = self.remote.proxy.as_ref().map(proxy::shown).unwrap_or_default();
-                Failure::Proxy { proxy, host, reason: harmless(reason.as_bytes()) }
-            }
-            ureq::Error::Io(error) => self.io(&error),
-            ureq::Error::Other(error) => match error.downcast_ref::<CertificateProblem>() {
-                Some(problem) => Failure::Certificate { host, reason: problem.0.clone() },
-                None => Failure::Broken { url, detail: error.to_string() },
+            ureq::Error::Io(error) => match error.kind() {
+                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                    self.watch.timeout(Step::Read)
+                }
+                _ => self.watch.broken(&error.to_string()),
             },
-            other => Failure::Broken { url, detail: harmless(other.to_string().as_bytes()) },
-        }
-    }
-
-    fn io(&self, error: &io::Error) -> Failure {
-        use io::ErrorKind as Kind;
-        match error.kind() {
-            Kind::TimedOut | Kind::WouldBlock => self.watch.timeout(Step::Read),
-            Kind::ConnectionRefused
-            | Kind::HostUnreachable
-            | Kind::NetworkUnreachable
-            | Kind::NetworkDown
-            | Kind::AddrNotAvailable => {
-                Failure::Unreachable { host: self.authority.clone(), reason: error.to_string() }
-            }
-            _ => Failure::Broken { url: self.remote.url.clone(), detail: error.to_string() },
+            ureq::Error::Other(error) => match error.downcast::<Failure>() {
+                Ok(failure) => *failure,
+                Err(error) => self.watch.broken(&error.to_string()),
+            },
+            other => self.watch.broken(&other.to_string()),
         }
     }
 }
 
-/// How long the server wants us to wait, in seconds.
+/// The connection looks the name up itself, or has the proxy do so.
+#[derive(Debug)]
+struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn resolve(
+        &self,
+        _: &http::Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut some = self.empty();
+        // ureq wants one.
+        some.push(([0, 0, 0, 0], 0).into());
+        Ok(some)
+    }
+}
+
+/// How long the server wants us to wait: seconds, or a date.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let value = response.headers().get(header::RETRY_AFTER)?;
-    value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    let date = response.headers().get(header::DATE).and_then(|value| value.to_str().ok());
+    wait_of(value, date, jiff::Timestamp::now())
 }
 
-fn host_of(authority: &str) -> String {
-    authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_owned()
+/// By the server's own clock if it tells the time: ours may be wrong.
+fn wait_of(value: &str, date: Option<&str>, now: jiff::Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let time = |text: &str| jiff::fmt::rfc2822::parse(text.trim()).ok().map(|z| z.timestamp());
+    let now = date.and_then(time).unwrap_or(now);
+    let wait = time(value)?.duration_since(now);
+    // A time that is over is no wish any more.
+    Some(wait.try_into().unwrap_or_default())
 }
 
 /// A URL without user, password, query and fragment.
@@ -358,6 +364,25 @@ mod tests {
             ("nonsense?x", "nonsense"),
         ] {
             assert_eq!(without_secrets(url), shown);
+        }
+    }
+
+    #[test]
+    fn a_wish_to_wait_in_seconds_or_as_a_date() {
+        let now = "2026-11-25T12:00:00Z".parse().unwrap();
+        let wait = |value, date| wait_of(value, date, now).map(|wait| wait.as_secs());
+        let server = Some("Wed, 25 Nov 2026 13:00:00 GMT");
+        for (value, date, seconds) in [
+            ("120", server, Some(120)),
+            (" 0 ", None, Some(0)),
+            ("Wed, 25 Nov 2026 12:00:30 GMT", None, Some(30)),
+            ("Wed, 25 Nov 2026 13:00:30 GMT", server, Some(30)),
+            ("Wed, 25 Nov 2026 11:00:00 GMT", None, Some(0)),
+            ("soon", None, None),
+            ("-5", None, None),
+            ("", None, None),
+        ] {
+            assert_eq!(wait(value, date), seconds, "{value}");
         }
     }
 }

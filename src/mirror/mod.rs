@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use git2::Repository;
 
-use crate::domain::{RefName, RepoUrl, Revision, Secret};
+use crate::domain::{RefName, RepoUrl, Revision};
 use crate::hosts::Auth;
 use crate::process::Interrupt;
 
@@ -44,6 +44,7 @@ pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees, worktrees};
 pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
 pub use library::prepare;
+pub use proxy::Proxy;
 pub(crate) use repository::oid;
 pub use share::Turns;
 pub use trust::Trust;
@@ -55,7 +56,7 @@ pub use trust::Trust;
 /// The bundle cannot be read.
 pub(crate) fn tls_connector(ca_bundle: Option<PathBuf>) -> Result<tls::TlsConnector, Failure> {
     let trust = Trust { ca_bundle, ..Trust::default() };
-    Ok(tls::TlsConnector::new(tls::context(&trust)?, examine::Eyes::default()))
+    Ok(tls::TlsConnector::new(tls::context(&trust)?))
 }
 
 /// Everything needed to talk to one app's repository.
@@ -71,8 +72,8 @@ pub struct Remote {
     pub limits: Limits,
     /// Ends the fetch with [`Failure::Interrupted`].
     pub interrupt: Interrupt,
-    /// The web proxy to go through: a URL, which may hold a password.
-    pub proxy: Option<Secret>,
+    /// The web proxy to go through.
+    pub proxy: Option<Proxy>,
     /// Fetch with libgit2's own transports from the start; else they are the fallback for
     /// servers whose answers are not understood.
     pub plain: bool,
@@ -143,6 +144,12 @@ pub struct TakenOver {
     pub commit: Revision,
     /// The other mirror.
     pub from: PathBuf,
+}
+
+/// Locks, whatever happened to a thread that held it: nothing here is left half-done by one
+/// that panics.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// The credential as messages name it.

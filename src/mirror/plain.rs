@@ -4,16 +4,23 @@
 //! first choice. It is there for servers whose answers the client beside it does not
 //! understand, and for whoever asks for it ([`Remote::plain`]).
 //!
-//! libgit2 keeps time limits and certificate authorities for the whole process: one such
-//! fetch runs at a time, and the authorities of all hosts that are reached this way count for
-//! each of them. Host keys are judged by the same rules as elsewhere, but the kind of key
-//! cannot be chosen.
+//! What libgit2 does not do well is done around it:
+//!
+//! - Certificate authorities would count for the whole process. It is given none: a server's
+//!   certificate is accepted if it is the very one that the client beside it has just verified,
+//!   with the host's own authorities.
+//! - Time limits count for the whole process, so one such fetch runs at a time.
+//! - It refuses a commit that the server does not offer by its id; branches and tags are
+//!   fetched then, and the commit is looked up.
+//! - It would offer a refused credential again and again; here it is offered once.
+//!
+//! What remains: no `Retry-After`, host keys of the kind that the server likes best, no way
+//! through a proxy for SSH (refused), and a signal while it waits for a connection to be made
+//! or for the next byte is heard when the limit for that is reached (15 s and 60 s).
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
 use std::ffi::c_int;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use git2::{
@@ -24,13 +31,16 @@ use git2::{
 use super::credentials::Proof;
 use super::failure::{Failure, Step, harmless};
 use super::repository::FETCHED;
+use super::tls::Way;
 use super::trust::KnownHosts;
 use super::watch::Watch;
-use super::{Progress, Remote, asked_with};
+use super::{Progress, Proxy, Remote, asked_with, lock};
 use crate::domain::{RepoUrl, Revision, Secret};
 
-/// Certificate authorities that libgit2 has loaded already. Held while it fetches.
-static LOADED: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+/// Held while libgit2 fetches.
+static ALONE: Mutex<()> = Mutex::new(());
+/// Where branches and tags are while a commit is looked up among them.
+const PASSING: &str = "refs/multideployer-passing";
 
 /// Fetches one commit, and answers how many bytes came. What came is not checked yet.
 pub(super) fn fetch(
@@ -40,47 +50,56 @@ pub(super) fn fetch(
     watch: &Watch,
     progress: &dyn Fn(Progress),
 ) -> Result<usize, Failure> {
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let alone = lock(&ALONE);
     watch.check()?;
-    if let RepoUrl::Https { .. } = &remote.url {
-        load_authorities(remote, loaded.get_or_insert_default())?;
-    }
-    set_limits(watch);
     let known = match &remote.url {
         RepoUrl::Ssh { .. } => Some(KnownHosts::load(&remote.trust)?),
         RepoUrl::Https { .. } | RepoUrl::File(_) => None,
+    };
+    let way = match (&remote.url, &remote.proxy) {
+        (RepoUrl::Https { authority, .. }, _) => Some(Way::new(authority, remote, watch.clock())),
+        (RepoUrl::Ssh { .. }, Some(proxy)) => {
+            return Err(Failure::ProxyUnusable {
+                proxy: proxy.shown(),
+                origin: proxy.origin.clone(),
+                why: "libgit2's own transport for SSH knows no proxies",
+            });
+        }
+        (RepoUrl::Ssh { .. } | RepoUrl::File(_), _) => None,
     };
     let talk = Talk {
         remote,
         watch,
         progress,
         known,
+        verified: RefCell::new(Vec::new()),
+        way,
         asked: Cell::new(0),
         verdict: RefCell::new(None),
         bytes: Cell::new(0),
         told: Cell::new(Instant::now()),
     };
-    let url = talk.url();
-    let result = repository.remote_anonymous(&url).and_then(|mut connection| {
-        let mut options = FetchOptions::new();
-        options
-            .depth(1)
-            .download_tags(AutotagOption::None)
-            .update_fetchhead(false)
-            .follow_redirects(RemoteRedirect::None)
-            .remote_callbacks(talk.callbacks());
-        if let Some(proxy) = &remote.proxy {
-            let mut through = git2::ProxyOptions::new();
-            through.url(proxy.expose());
-            options.proxy_options(through);
+    talk.verify()?;
+    let what = format!("+{wanted}:{FETCHED}/{wanted}");
+    let result = match talk.fetch(repository, &[&what], 1) {
+        Err(error) if serves_no_commits(&error) => {
+            (progress)(Progress::Warning(format!(
+                "`{}` does not serve single commits: its branches and tags are fetched",
+                remote.url
+            )));
+            talk.branches_and_tags(repository)
         }
-        let what = format!("+{wanted}:{FETCHED}/{wanted}");
-        connection.fetch(&[what], Some(&mut options), None)
-    });
+        done => done,
+    };
+    drop(alone);
     match result {
         Ok(()) => Ok(talk.bytes.get()),
         Err(error) => Err(talk.explain(repository, wanted, error)),
     }
+}
+
+fn serves_no_commits(error: &git2::Error) -> bool {
+    error.message().contains("cannot fetch a specific object")
 }
 
 struct Talk<'a> {
@@ -88,6 +107,10 @@ struct Talk<'a> {
     watch: &'a Watch,
     progress: &'a dyn Fn(Progress),
     known: Option<KnownHosts>,
+    /// Over HTTPS: how the client beside this reaches the server.
+    way: Option<Way>,
+    /// The certificate that it has verified last.
+    verified: RefCell<Vec<u8>>,
     /// How often the server wanted a credential.
     asked: Cell<u32>,
     /// What was found in a callback, which libgit2 cannot pass on.
@@ -108,22 +131,77 @@ impl Talk<'_> {
         url.to_string()
     }
 
-    fn callbacks(&self) -> RemoteCallbacks<'_> {
+    fn fetch(&self, repository: &Repository, what: &[&str], depth: i32) -> Result<(), git2::Error> {
+        set_limits(self.watch);
+        self.asked.set(0);
+        let before = self.bytes.get();
+        let mut connection = repository.remote_anonymous(&self.url())?;
+        let mut options = FetchOptions::new();
+        options
+            .depth(depth)
+            .download_tags(AutotagOption::None)
+            .update_fetchhead(false)
+            .follow_redirects(RemoteRedirect::None)
+            .remote_callbacks(self.callbacks(before));
+        let through = self.remote.proxy.as_ref().map(Proxy::with_secrets);
+        if let Some(url) = &through {
+            let mut proxy = git2::ProxyOptions::new();
+            proxy.url(url.expose());
+            options.proxy_options(proxy);
+        }
+        connection.fetch(what, Some(&mut options), None)
+    }
+
+    /// Fetches the whole history of all branches and tags. No ref of them stays.
+    fn branches_and_tags(&self, repository: &Repository) -> Result<(), git2::Error> {
+        forget_passing(repository)?;
+        let what = ["heads", "tags"].map(|kind| format!("+refs/{kind}/*:{PASSING}/{kind}/*"));
+        // In a shallow mirror the commit may be beyond the boundary.
+        let depth = if repository.is_shallow() { c_int::MAX } else { 0 };
+        let fetched = self.fetch(repository, &what.each_ref().map(String::as_str), depth);
+        fetched.and(forget_passing(repository))
+    }
+
+    /// Has the client beside this verify the server's certificate.
+    fn verify(&self) -> Result<(), Failure> {
+        let Some(way) = &self.way else { return Ok(()) };
+        let stream = way.connect()?;
+        let shown = stream.ssl().peer_certificate().and_then(|shown| shown.to_der().ok());
+        *self.verified.borrow_mut() = shown.unwrap_or_default();
+        Ok(())
+    }
+
+    /// Whether a certificate is the one that was verified. Behind some names there are
+    /// several servers with one each, so it is asked for a second time.
+    fn is_verified(&self, shown: &[u8]) -> Result<(), Failure> {
+        for again in [true, false] {
+            if !shown.is_empty() && *self.verified.borrow() == shown {
+                return Ok(());
+            }
+            if again {
+                self.verify()?;
+            }
+        }
+        Err(self.watch.broken("it shows another certificate each time, which cannot be verified"))
+    }
+
+    fn callbacks(&self, before: usize) -> RemoteCallbacks<'_> {
         let mut callbacks = RemoteCallbacks::new();
         callbacks
             .credentials(|url, user, kinds| self.credential(url, user, kinds))
             .certificate_check(|certificate, _| {
-                let Some(shown) = certificate.as_hostkey() else {
-                    // A certificate: libgit2's own verdict counts.
-                    return Ok(CertificateCheckStatus::CertificatePassthrough);
+                let judged = match (certificate.as_hostkey(), certificate.as_x509()) {
+                    (Some(key), _) => self.judge(key.hostkey().unwrap_or_default()),
+                    (None, Some(shown)) => self.is_verified(shown.data()),
+                    (None, None) => Err(self.watch.broken("it shows neither key nor certificate")),
                 };
-                match self.judge(shown.hostkey().unwrap_or_default()) {
+                match judged {
                     Ok(()) => Ok(CertificateCheckStatus::CertificateOk),
                     Err(failure) => Err(self.stop(failure)),
                 }
             })
-            .transfer_progress(|seen| {
-                self.bytes.set(seen.received_bytes());
+            .transfer_progress(move |seen| {
+                self.bytes.set(before + seen.received_bytes());
                 if self.told.get().elapsed() > Duration::from_millis(100) {
                     self.told.set(Instant::now());
                     (self.progress)(Progress::Receiving {
@@ -219,9 +297,6 @@ impl Talk<'_> {
             .strip_prefix("unexpected http status code: ")
             .and_then(|digits| digits.trim().parse().ok());
         match (error.class(), error.code()) {
-            _ if words.contains("cannot fetch a specific object") => {
-                not_found("it does not serve single commits")
-            }
             // All that is left of the server's "not our ref", with and without depth.
             (ErrorClass::Net, _) if words == "unexpected packet type" => {
                 not_found("the server refused it")
@@ -229,13 +304,6 @@ impl Talk<'_> {
             (ErrorClass::Net, ErrorCode::Eof) => not_found("the server ended when asked for it"),
             _ if words.contains("cannot redirect") => {
                 Failure::Redirected { url, to: words.replace("cannot redirect ", "") }
-            }
-            (class, code)
-                if code == ErrorCode::Certificate
-                    || class == ErrorClass::Ssl && words.contains("certificate") =>
-            {
-                let host = place(&self.url()).unwrap_or_default();
-                Failure::Certificate { host, reason: words }
             }
             (_, ErrorCode::Timeout) => self.watch.timeout(Step::Read),
             _ if words.contains("Resource temporarily unavailable")
@@ -288,25 +356,11 @@ fn set_limits(watch: &Watch) {
     }
 }
 
-fn load_authorities(remote: &Remote, loaded: &mut HashSet<PathBuf>) -> Result<(), Failure> {
-    let system = || openssl_probe::probe().cert_file;
-    let bundle = remote.trust.ca_bundle.clone().or_else(system);
-    for file in bundle.into_iter().chain(remote.trust.ca_file.clone()) {
-        if !loaded.contains(&file) {
-            load(&file)?;
-            loaded.insert(file);
-        }
+fn forget_passing(repository: &Repository) -> Result<(), git2::Error> {
+    for passing in repository.references_glob(&format!("{PASSING}/*"))? {
+        passing?.delete()?;
     }
     Ok(())
-}
-
-#[expect(unsafe_code, reason = "libgit2 keeps its certificate authorities for the whole process")]
-fn load(file: &Path) -> Result<(), Failure> {
-    // SAFETY: as in `set_limits`.
-    unsafe { git2::opts::set_ssl_cert_file(file) }.map_err(|error| {
-        let source = std::io::Error::other(error.message().to_owned());
-        Failure::file("read the certificate authorities in", file, source)
-    })
 }
 
 #[cfg(test)]

@@ -195,8 +195,8 @@ fn session(
     watch: &Watch,
     algorithms: &str,
 ) -> Result<Session, Attempt> {
-    let stream = dial::connect(address.host, address.port, watch).map_err(Attempt::Failed)?;
-    watch.closes(&stream);
+    let stream = dial::connect(address.host, address.port, remote.proxy.as_ref(), watch)
+        .map_err(Attempt::Failed)?;
     let failed = |error: ssh2::Error| {
         let none = matches!(error.code(), ErrorCode::Session(KEY_EXCHANGE | METHOD_NONE));
         let failure = match explain(remote, watch, &error) {

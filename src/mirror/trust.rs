@@ -18,6 +18,8 @@ pub struct Trust {
     pub ca_file: Option<PathBuf>,
     /// Certificate authorities (PEM) instead of the system's: `SSL_CERT_FILE`.
     pub ca_bundle: Option<PathBuf>,
+    /// A directory of them, instead of the system's too: `SSL_CERT_DIR`.
+    pub ca_directory: Option<PathBuf>,
     /// Fingerprints (`SHA256:…`) of its SSH host keys. When given, nothing else counts.
     pub host_keys: Option<Vec<String>>,
     /// Read instead of root's and `/etc/ssh/ssh_known_hosts`.

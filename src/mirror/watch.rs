@@ -1,14 +1,15 @@
-//! Ends a fetch in time: when the total limit is reached or a signal has come, the open
-//! connections are shut, so that whoever waits on one wakes up at once.
+//! Ends a fetch in time: when a limit is reached or a signal has come, the open connections
+//! are shut, so that whoever waits on one wakes up at once.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::examine::Eyes;
-use super::failure::{Failure, Step};
-use super::{Limits, Remote};
+use super::failure::{Failure, Step, harmless};
+use super::{Limits, Remote, lock};
 use crate::domain::RepoUrl;
 use crate::process::Interrupt;
 
@@ -24,16 +25,17 @@ enum Verdict {
 
 /// Watches one fetch; its thread ends when this is dropped.
 pub(super) struct Watch {
-    shared: Arc<Shared>,
-    eyes: Eyes,
+    clock: Arc<Clock>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+/// The limits of one fetch, and whether it must end.
+pub(super) struct Clock {
     url: RepoUrl,
     limits: Limits,
     deadline: Instant,
     interrupt: Interrupt,
+    eyes: Eyes,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -42,6 +44,9 @@ struct Shared {
 struct State {
     over: bool,
     verdict: Option<Verdict>,
+    /// The connection that is being made, and until when.
+    connecting: Option<(Instant, TcpStream)>,
+    late: bool,
     closers: Vec<Box<dyn FnOnce() + Send>>,
 }
 
@@ -53,22 +58,48 @@ impl Watch {
 
     /// Starts watching for somebody who wants to know what is seen of the server.
     pub(super) fn start_seeing(remote: &Remote, eyes: Eyes) -> Self {
-        let shared = Arc::new(Shared {
+        let clock = Arc::new(Clock {
             url: remote.url.clone(),
             limits: remote.limits,
             deadline: Instant::now() + remote.limits.total,
             interrupt: remote.interrupt.clone(),
+            eyes,
             state: Mutex::default(),
             wake: Condvar::new(),
         });
-        let watching = Arc::clone(&shared);
+        let watching = Arc::clone(&clock);
         // Without a thread the limits between bytes still hold; only the total is then
         // looked at when something arrives.
         let thread =
             std::thread::Builder::new().name("watch".to_owned()).spawn(move || watching.run()).ok();
-        Self { shared, eyes, thread }
+        Self { clock, thread }
     }
 
+    /// For those who may outlive this.
+    pub(super) fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
+    }
+}
+
+impl Deref for Watch {
+    type Target = Clock;
+
+    fn deref(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.clock.state().over = true;
+        self.clock.wake.notify_all();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Clock {
     /// Who wants to know what is seen of the server.
     pub(super) fn eyes(&self) -> &Eyes {
         &self.eyes
@@ -84,8 +115,8 @@ impl Watch {
     }
 
     /// Does this when the fetch must end; at once if it must already.
-    pub(super) fn at_end(&self, closer: impl FnOnce() + Send + 'static) {
-        let mut state = self.shared.lock();
+    fn at_end(&self, closer: impl FnOnce() + Send + 'static) {
+        let mut state = self.state();
         if state.verdict.is_some() {
             drop(state);
             closer();
@@ -94,45 +125,63 @@ impl Watch {
         }
     }
 
+    /// Closes `stream` when it has not become a connection by `until`: a peer that sends a
+    /// byte now and then keeps a limit between two bytes from being reached.
+    pub(super) fn connecting(&self, stream: &TcpStream, until: Instant) -> Connecting<'_> {
+        let mut state = self.state();
+        state.late = false;
+        state.connecting = stream.try_clone().ok().map(|stream| (until, stream));
+        drop(state);
+        Connecting(self)
+    }
+
     /// Forgets the connections of a try that is over.
     pub(super) fn forget_connections(&self) {
-        self.shared.lock().closers.clear();
+        self.state().closers.clear();
     }
 
     /// Fails if the fetch must end.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        self.shared.failure().map_or(Ok(()), Err)
+        self.failure().map_or(Ok(()), Err)
     }
 
     /// Why it must end, if it must.
     pub(super) fn failure(&self) -> Option<Failure> {
-        self.shared.failure()
+        let known = self.state().verdict;
+        Some(match known.or_else(|| self.now())? {
+            Verdict::Signal(signal) => Failure::Interrupted(signal),
+            Verdict::TotalTime => self.timeout(Step::Total),
+        })
     }
 
     /// What is left of the total time.
     pub(super) fn remaining(&self) -> Duration {
-        self.shared.deadline.saturating_duration_since(Instant::now())
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     /// The limit for making a connection.
     pub(super) fn connect_limit(&self) -> Duration {
-        self.shared.limits.connect.min(self.remaining()).max(Duration::from_millis(1))
+        self.limits.connect.min(self.remaining()).max(Duration::from_millis(1))
     }
 
     /// The limit between two bytes.
     pub(super) fn read_limit(&self) -> Duration {
-        self.shared.limits.read.max(Duration::from_millis(1))
+        self.limits.read.max(Duration::from_millis(1))
     }
 
     /// A failure by a limit.
     pub(super) fn timeout(&self, step: Step) -> Failure {
-        let limits = &self.shared.limits;
         let limit = match step {
-            Step::Connect => limits.connect,
-            Step::Read => limits.read,
-            Step::Total => limits.total,
+            Step::Connect => self.limits.connect,
+            Step::Read => self.limits.read,
+            Step::Total => self.limits.total,
         };
-        Failure::Timeout { url: self.shared.url.clone(), step, limit }
+        Failure::Timeout { url: self.url.clone(), step, limit }
+    }
+
+    /// A connection that broke off.
+    pub(super) fn broken(&self, detail: &str) -> Failure {
+        Failure::Broken { url: self.url.clone(), detail: harmless(detail.as_bytes()) }
     }
 
     /// Waits, unless the fetch must end.
@@ -147,21 +196,9 @@ impl Watch {
             std::thread::sleep(left.min(TICK));
         }
     }
-}
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.shared.lock().over = true;
-        self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     fn now(&self) -> Option<Verdict> {
@@ -172,32 +209,45 @@ impl Shared {
         }
     }
 
-    fn failure(&self) -> Option<Failure> {
-        let known = self.lock().verdict;
-        Some(match known.or_else(|| self.now())? {
-            Verdict::Signal(signal) => Failure::Interrupted(signal),
-            Verdict::TotalTime => Failure::Timeout {
-                url: self.url.clone(),
-                step: Step::Total,
-                limit: self.limits.total,
-            },
-        })
-    }
-
     fn run(&self) {
-        let mut state = self.lock();
+        let mut state = self.state();
         while !state.over {
             if let Some(verdict) = self.now() {
                 state.verdict = Some(verdict);
+                if let Some((_, stream)) = state.connecting.take() {
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
                 for closer in std::mem::take(&mut state.closers) {
                     closer();
                 }
                 return;
+            }
+            if let Some((_, stream)) =
+                state.connecting.take_if(|(until, _)| Instant::now() >= *until)
+            {
+                state.late = true;
+                let _ = stream.shutdown(Shutdown::Both);
             }
             state = self
                 .wake
                 .wait_timeout(state, TICK)
                 .map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state);
         }
+    }
+}
+
+/// A connection that is being made.
+pub(super) struct Connecting<'a>(&'a Clock);
+
+impl Connecting<'_> {
+    /// Whether it took too long.
+    pub(super) fn is_late(&self) -> bool {
+        self.0.state().late
+    }
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.state().connecting = None;
     }
 }

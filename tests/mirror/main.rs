@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use multideployer::domain::{RepoUrl, Revision, Secret};
 use multideployer::mirror::{
-    Credential, Failure, Fetched, Limits, Mirror, Progress, Proof, Remote, Trust,
+    Credential, Failure, Fetched, Limits, Mirror, Progress, Proof, Proxy, Remote, Trust,
 };
 use multideployer::process::Interrupt;
 
@@ -60,6 +60,16 @@ fn fetch(mirror: &mut Mirror, revision: &str, remote: &Remote) -> Result<Fetched
 fn noise(lines: u64) -> String {
     let line = |n: u64| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     (0..lines).map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The way through a proxy, with `user:password` perhaps.
+fn through(proxy: &support::proxy::ConnectProxy, login: Option<&str>) -> Proxy {
+    let login = login.map(|login| {
+        let (user, password) = login.split_once(':').expect("user and password");
+        (user.to_owned(), Secret::new(password.to_owned()))
+    });
+    let (host, port) = ("127.0.0.1".to_owned(), proxy.port());
+    Proxy { host, port, login, origin: "the variable `https_proxy`".to_owned() }
 }
 
 fn token(text: &str) -> Credential {

@@ -159,7 +159,7 @@ fn a_server_that_is_not_understood_is_asked_plainly_and_remembered() {
     let server = GitHttps::start(dir.path().join("srv")).require("acme/", "s3cret");
     let (mut mirror, path) = mirror_in(dir.path());
     let way = Remote { plain: false, ..https(&dir, &server) };
-    server.inject(Fault::page("what?").method("POST").times(1));
+    server.inject(Fault::babble("what?").method("POST").times(1));
     fetch(&mut mirror, &first, &way).expect("in the plain way");
     assert_sound(&path);
     server.repair();

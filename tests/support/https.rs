@@ -63,7 +63,7 @@ fn sha256(text: &str) -> String {
 enum Wrong {
     Status(u16, Vec<(String, String)>),
     Redirect(u16, String),
-    Page(String),
+    Page(String, &'static str),
     Hang,
     Reset,
     Close,
@@ -109,7 +109,12 @@ impl Fault {
 
     /// 200 and a web page, as log-in portals of companies do.
     pub fn page(html: &str) -> Self {
-        Self::new(Wrong::Page(html.to_owned()))
+        Self::new(Wrong::Page(html.to_owned(), "text/html"))
+    }
+
+    /// 200 and something that is neither git's nor a web page.
+    pub fn babble(text: &str) -> Self {
+        Self::new(Wrong::Page(text.to_owned(), "text/plain"))
     }
 
     /// The request is read and never answered.
@@ -569,7 +574,7 @@ impl Shared {
                 let text = format!("the test server answers {status}\n");
                 return plain(out, request, status, &headers, "text/plain", &text);
             }
-            Some(Wrong::Page(html)) => return plain(out, request, 200, &[], "text/html", &html),
+            Some(Wrong::Page(text, kind)) => return plain(out, request, 200, &[], kind, &text),
             Some(Wrong::Redirect(status, target)) => {
                 let query = if request.query.is_empty() { "" } else { "?" };
                 let base = if target.contains("://") {

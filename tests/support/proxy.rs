@@ -74,6 +74,11 @@ impl ConnectProxy {
         format!("http://{}", self.address)
     }
 
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
     /// `http://user:password@127.0.0.1:3128`.
     pub fn url_with(&self, login: &str) -> String {
         format!("http://{login}@{}", self.address)

@@ -21,7 +21,7 @@ use crate::mirror::failure::{Failure, harmless};
 use crate::mirror::http::Http;
 use crate::mirror::http::api::Answer;
 use crate::mirror::watch::Watch;
-use crate::mirror::{Limits, Progress, Remote, proxy, retry};
+use crate::mirror::{Limits, Progress, Proxy, Remote, proxy, retry};
 
 /// How long one request may take, with all that is tried again.
 const TIME: Duration = Duration::from_secs(60);
@@ -514,13 +514,14 @@ impl Asking<'_> {
     }
 
     /// A proxy that the environment names is not the same for every host.
-    fn proxy(&self, url: &RepoUrl) -> Option<Secret> {
+    fn proxy(&self, url: &RepoUrl) -> Option<Proxy> {
         let of = self.world.remote;
-        let usual = proxy::from_environment(&of.url, self.world.variable);
-        if of.proxy == usual {
-            proxy::from_environment(url, self.world.variable)
-        } else {
-            of.proxy.clone()
+        // What cannot be read there is not what the repository is reached by.
+        match proxy::from_environment(&of.url, self.world.variable) {
+            Ok(usual) if of.proxy == usual => {
+                proxy::from_environment(url, self.world.variable).ok().flatten()
+            }
+            _ => of.proxy.clone(),
         }
     }
 

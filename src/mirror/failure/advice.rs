@@ -40,14 +40,16 @@ impl Failure {
             Self::RevokedHostKey(key) => {
                 format!("the key is known to be compromised ({}): do not use this server", key.known.join(", "))
             }
-            Self::Certificate { .. } => {
-                "if the server's certificate comes from your own authority, name it with `ca_file` for this host; check the clock too".into()
+            Self::Certificate(untrusted) => untrusted.hint(),
+            Self::NoTls { .. } => {
+                "check address and port; a proxy may be in between, or the port speak plain HTTP".into()
             }
             Self::NameLookup { .. } => "check the host's name, and this instance's DNS".into(),
             Self::Unreachable { .. } => {
                 "check address and port, security groups and routes; `proxy` of the host if one is needed".into()
             }
-            Self::Proxy { .. } => "check the proxy's address and credentials, and that it allows this host".into(),
+            Self::Proxy(refusal) => refusal.hint(),
+            Self::ProxyUnusable { .. } => "`proxy: none` for this host goes without it".into(),
             Self::Timeout { step: Step::Total, .. } => "check the network; raise the host's total time limit for a very large repository".into(),
             Self::Timeout { .. } | Self::Broken { .. } => "check the network and the server's health".into(),
             Self::Status { status: 429, .. } => "the server limits requests: run again later".into(),
@@ -55,6 +57,8 @@ impl Failure {
             Self::Redirected { to, .. } => {
                 format!("if it moved, put `{to}` into the manifest; credentials are never sent to another host")
             }
+            Self::RedirectLoop { .. } => "check the address, and the server's configuration".into(),
+            Self::WebPage { .. } => "a login page, a portal or a proxy is in between: check the address, the credential, and `proxy` of the host".into(),
             Self::NotGit { .. } => "a proxy or a login page may be in between: check the address, and `proxy` of the host".into(),
             Self::Remote { .. } => "check the server's log".into(),
             Self::ObjectFormat { .. } => "use a repository with SHA-1 ids".into(),

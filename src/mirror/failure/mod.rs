@@ -2,6 +2,7 @@
 //! to try again, what to do about it, and what the run ends with.
 
 mod advice;
+mod certificate;
 mod verdict;
 
 use std::fmt;
@@ -9,8 +10,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::credentials;
+use super::{credentials, dial, proxy};
 use crate::domain::{RefName, RepoUrl, Revision};
+
+pub use certificate::{CertificateFault, UntrustedCertificate};
 
 /// Whether trying again may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,18 +155,25 @@ pub enum Failure {
     #[error("the {} host key of `{}` is REVOKED ({})", .0.kind, .0.host, .0.fingerprint)]
     RevokedHostKey(Box<HostKey>),
     /// The server's certificate does not hold.
-    #[error("the certificate of `{host}` is not trusted: {reason}")]
-    Certificate {
+    #[error("the certificate of `{}` is not trusted: {}", .0.host, .0)]
+    Certificate(Box<UntrustedCertificate>),
+    /// What answers does not speak TLS, or none that we speak.
+    #[error("no TLS connection with `{host}`: {reason}")]
+    NoTls {
         /// Host and port.
         host: String,
         /// OpenSSL's words.
         reason: String,
     },
     /// A name that cannot be resolved.
-    #[error("the name `{host}` cannot be resolved")]
+    #[error("the name `{host}` cannot be resolved: {reason}")]
     NameLookup {
         /// The host.
         host: String,
+        /// The resolver's words.
+        reason: String,
+        /// Whether the resolver says that it may pass.
+        passing: bool,
     },
     /// No connection.
     #[error("`{host}` cannot be reached: {reason}")]
@@ -174,14 +184,17 @@ pub enum Failure {
         reason: String,
     },
     /// The proxy does not let us through.
-    #[error("the proxy `{proxy}` does not connect to `{host}`: {reason}")]
-    Proxy {
+    #[error("the proxy `{}`, set by {}, does not connect to `{}`: {}", .0.proxy, .0.origin, .0.target, .0.problem)]
+    Proxy(Box<proxy::Refusal>),
+    /// A proxy is set where none can be used.
+    #[error("the proxy `{proxy}`, set by {origin}, cannot be used: {why}")]
+    ProxyUnusable {
         /// Host and port of the proxy.
         proxy: String,
-        /// Host and port of the server.
-        host: String,
-        /// Its answer.
-        reason: String,
+        /// Where it was set.
+        origin: String,
+        /// Why.
+        why: &'static str,
     },
     /// A limit was reached.
     #[error("{step} from `{url}` within {} s", limit.as_secs_f32())]
@@ -212,12 +225,28 @@ pub enum Failure {
         after: Option<Duration>,
     },
     /// Another host answers for it now.
-    #[error("`{url}` redirects to `{to}`")]
+    #[error("`{url}` redirects to `{to}`, {}", away(url, to))]
     Redirected {
         /// The repository.
         url: RepoUrl,
         /// Where to; without user, password and query.
         to: String,
+    },
+    /// It redirects again and again.
+    #[error("`{url}` redirects more than {times} times")]
+    RedirectLoop {
+        /// The repository.
+        url: RepoUrl,
+        /// As many were followed.
+        times: usize,
+    },
+    /// A web page came where git's answer should be: of a login, a portal, a proxy.
+    #[error("`{url}` answers with a web page, not as a git server{}", said(Some(says)))]
+    WebPage {
+        /// The repository.
+        url: RepoUrl,
+        /// Its title, or its first line.
+        says: String,
     },
     /// Something answers, but not a git server.
     #[error("what answers at `{url}` is not a git server: {answer}")]
@@ -311,11 +340,41 @@ fn said(words: Option<&String>) -> String {
     words.map(|words| format!(" (it says: {words})")).unwrap_or_default()
 }
 
+/// What is wrong with following a redirect.
+fn away(url: &RepoUrl, to: &str) -> &'static str {
+    let RepoUrl::Https { authority, .. } = url else { return "which is another place" };
+    let Some((scheme, rest)) = to.split_once("://") else { return "which is no URL" };
+    let host = |authority: &str| dial::split(authority, 443).0.to_ascii_lowercase();
+    let there = rest.split('/').next().unwrap_or_default();
+    match scheme {
+        "https" if host(there) != host(authority) => "which is another host",
+        "https" if dial::split(there, 443) != dial::split(authority, 443) => {
+            "which is another port"
+        }
+        "https" => "which is not a repository's address",
+        _ => "which is not encrypted",
+    }
+}
+
 /// A remote's words, made harmless for a log: one line, no control characters, 200 at most.
 pub(super) fn harmless(words: &[u8]) -> String {
     let text = String::from_utf8_lossy(words);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     line.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
+}
+
+/// What a person would read of an answer that should not be a web page: its title if it is
+/// one, else its first line.
+pub(super) fn page_words(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    // The same places in both, as only ASCII letters change.
+    let small = text.to_ascii_lowercase();
+    let title = small.find("<title").and_then(|at| {
+        let start = at + small[at..].find('>')? + 1;
+        let end = start + small[start..].find("</title")?;
+        Some(text[start..end].trim()).filter(|title| !title.is_empty())
+    });
+    harmless(title.unwrap_or(&text).as_bytes())
 }
 
 impl Failure {

@@ -19,15 +19,27 @@ impl Failure {
     pub fn retry(&self) -> Retry {
         let soon = Retry::Later { after: None };
         match self {
-            Self::NameLookup { .. }
-            | Self::Unreachable { .. }
+            Self::NameLookup { passing, .. } => {
+                if *passing {
+                    soon
+                } else {
+                    Retry::Never
+                }
+            }
+            Self::Proxy(refusal) => {
+                if refusal.problem.may_pass() {
+                    soon
+                } else {
+                    Retry::Never
+                }
+            }
+            Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::Timeout { step: Step::Connect | Step::Read, .. } => soon,
             Self::Status { status: 429 | 500..=599, after, .. } => Retry::Later { after: *after },
-            Self::Proxy { .. } | Self::Status { .. } | Self::Timeout { step: Step::Total, .. } => {
-                Retry::Never
-            }
-            Self::CommitNotFound { .. }
+            Self::Status { .. }
+            | Self::Timeout { step: Step::Total, .. }
+            | Self::CommitNotFound { .. }
             | Self::NotACommit { .. }
             | Self::NameNotFound { .. }
             | Self::AmbiguousName { .. }
@@ -39,8 +51,12 @@ impl Failure {
             | Self::UnknownHostKey(_)
             | Self::ChangedHostKey(_)
             | Self::RevokedHostKey(_)
-            | Self::Certificate { .. }
+            | Self::Certificate(_)
+            | Self::NoTls { .. }
+            | Self::ProxyUnusable { .. }
             | Self::Redirected { .. }
+            | Self::RedirectLoop { .. }
+            | Self::WebPage { .. }
             | Self::NotGit { .. }
             | Self::Remote { .. }
             | Self::ObjectFormat { .. }
@@ -70,14 +86,18 @@ impl Failure {
             | Self::UnknownHostKey(_)
             | Self::ChangedHostKey(_)
             | Self::RevokedHostKey(_)
-            | Self::Certificate { .. }
+            | Self::Certificate(_)
+            | Self::NoTls { .. }
+            | Self::ProxyUnusable { .. }
             | Self::NameLookup { .. }
             | Self::Unreachable { .. }
-            | Self::Proxy { .. }
+            | Self::Proxy(_)
             | Self::Timeout { .. }
             | Self::Broken { .. }
             | Self::Status { .. }
             | Self::Redirected { .. }
+            | Self::RedirectLoop { .. }
+            | Self::WebPage { .. }
             | Self::NotGit { .. }
             | Self::Remote { .. }
             | Self::ObjectFormat { .. }
