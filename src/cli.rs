@@ -1,11 +1,13 @@
 //! What can be typed. No decisions, and no look at the environment (see `settings`).
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::domain::OnFailure;
+use crate::error::{ExitCode, Failure};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -43,6 +45,39 @@ pub struct Cli {
     pub version: (),
 }
 
+impl Cli {
+    /// The command's name.
+    pub fn name(&self) -> &'static str {
+        match &self.command {
+            None if self.deploy.dry_run => "plan",
+            None => "deploy",
+            Some(command) => command.name(),
+        }
+    }
+}
+
+/// Whether a command line asks for JSON, also one that could not be understood.
+pub fn asks_for_json(args: &[OsString]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+/// The command on a line that could not be understood: the first word that is one.
+pub fn command_in(args: &[OsString]) -> Option<&str> {
+    let known = Cli::command();
+    let words = args.iter().skip(1).filter_map(|arg| arg.to_str());
+    words.into_iter().find(|word| known.find_subcommand(word).is_some())
+}
+
+/// A command line that could not be understood, as a failure.
+pub fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let message = lines.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let tip = lines.find_map(|line| line.strip_prefix("tip: "));
+    Failure::new(ExitCode::Configuration, message).hint(tip.unwrap_or("see `multideployer --help`"))
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -71,8 +106,27 @@ pub enum Command {
     CodedeployLocal {
         /// codedeploy-local's options
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<std::ffi::OsString>,
+        args: Vec<OsString>,
     },
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Deploy(args) if args.dry_run => "plan",
+            Self::Deploy(_) => "deploy",
+            Self::Plan(_) => "plan",
+            Self::Check(_) => "check",
+            Self::Status(_) => "status",
+            Self::History(_) => "history",
+            Self::Logs(_) => "logs",
+            Self::Doctor(_) => "doctor",
+            Self::Init(_) => "init",
+            Self::Completion(_) => "completion",
+            Self::Man(_) => "man",
+            Self::CodedeployLocal { .. } => "codedeploy-local",
+        }
+    }
 }
 
 /// Options of `deploy`.
@@ -291,8 +345,6 @@ fn age(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -46,10 +46,7 @@ pub struct Answer {
 }
 
 /// A command that could not be carried out, and what is wrong with the manifest if that is why.
-#[derive(Serialize)]
 pub struct Refusal {
-    /// [`JSON_VERSION`].
-    version: u32,
     /// Why.
     pub failure: Failure,
     /// All findings.
@@ -65,7 +62,26 @@ impl From<Failure> for Refusal {
 impl Refusal {
     /// A refusal with all findings that explain it.
     pub fn new(failure: Failure, diagnostics: Vec<Diagnostic>) -> Self {
-        Self { version: JSON_VERSION, failure, diagnostics }
+        Self { failure, diagnostics }
+    }
+
+    /// The JSON document of a command that failed: its name, where that is known.
+    pub fn document(&self, command: Option<&str>) -> String {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            version: u32,
+            command: Option<&'a str>,
+            exit_code: ExitCode,
+            failure: &'a Failure,
+            diagnostics: &'a [Diagnostic],
+        }
+        json(&Document {
+            version: JSON_VERSION,
+            command,
+            exit_code: self.failure.code,
+            failure: &self.failure,
+            diagnostics: &self.diagnostics,
+        })
     }
 }
 

@@ -94,6 +94,10 @@ fn multideployer(args: &[OsString]) -> ExitCode {
     }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && cli::asks_for_json(args) => {
+            let answer = failed(&cli::usage_failure(&error).into(), cli::command_in(args));
+            return print(&answer, Paint(false));
+        }
         Err(error) => {
             // Help and version are "errors" with exit code 0; usage errors have 2.
             let _ = error.print();
@@ -101,6 +105,10 @@ fn multideployer(args: &[OsString]) -> ExitCode {
         }
     };
     let paint = Paint(false);
+    let (command, json) = (cli.name(), cli.global.json);
+    let refuse = |refusal: &Refusal, paint| {
+        if json { print(&failed(refusal, Some(command)), paint) } else { refuse(refusal, paint) }
+    };
     let settings = match Settings::new(&cli.global, Environment::of_this_process()) {
         Ok(settings) => settings,
         Err(failure) => return refuse(&failure.into(), paint),
@@ -114,14 +122,18 @@ fn multideployer(args: &[OsString]) -> ExitCode {
             return refuse(&failure.context("cannot watch for signals").into(), paint);
         }
     };
-    let answer = match dispatch(cli, &settings, &interrupt) {
-        Ok(answer) => answer,
-        Err(refusal) if settings.voice.json => {
-            let code = refusal.failure.code;
-            Answer { stdout: deploy::json(&refusal), code }
-        }
-        Err(refusal) => return refuse(&refusal, paint),
-    };
+    match dispatch(cli, &settings, &interrupt) {
+        Ok(answer) => print(&answer, paint),
+        Err(refusal) => refuse(&refusal, paint),
+    }
+}
+
+/// What a command that failed answers with `--json`.
+fn failed(refusal: &Refusal, command: Option<&str>) -> Answer {
+    Answer { stdout: refusal.document(command), code: refusal.failure.code }
+}
+
+fn print(answer: &Answer, paint: Paint) -> ExitCode {
     let mut stdout = std::io::stdout();
     let written = stdout.write_all(answer.stdout.as_bytes()).and_then(|()| stdout.flush());
     let code = match written {

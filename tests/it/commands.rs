@@ -296,3 +296,37 @@ fn the_machine_file_holds_for_every_manifest() {
     drop(ran.says("bad.yaml:2:1").says("unknown key `apps`"));
     estate.host.run(&["plan", "--machine-config", "/nowhere"]).code(2).says("machine file");
 }
+
+#[test]
+fn what_cannot_be_carried_out_is_json_too() {
+    let host = TestHost::new();
+    host.manifest("version: 2\napps: [{name: x}]\n");
+    for (args, command) in [
+        (&["plan", "--json"][..], "plan"),
+        (&["--dry-run", "--json"], "plan"),
+        (&["status", "--json"], "status"),
+        (&["--jobs", "2", "--json", "status"], "status"),
+    ] {
+        let document = host.run(args).code(2).json();
+        assert_eq!(document["command"], command, "{args:?}");
+        assert_eq!((&document["exit_code"], &document["failure"]["code"]), (&2.into(), &2.into()));
+        assert!(document["diagnostics"].is_array(), "{document}");
+    }
+    for (args, command, words) in [
+        (&["plan", "--json", "--nonsense"][..], Some("plan"), "'--nonsense'"),
+        (&["--json", "--nonsense"], None, "'--nonsense'"),
+        (&["--json", "statsu"], None, "'statsu'"),
+        (&["deploy", "--json", "--jobs", "0"], Some("deploy"), "--jobs"),
+    ] {
+        let ran = host.run_bare(args).code(2);
+        assert!(ran.stderr.is_empty(), "{ran:?}");
+        let document = ran.json();
+        assert_eq!(document["command"].as_str(), command, "{args:?}");
+        assert_eq!(document["exit_code"], 2);
+        let failure = &document["failure"];
+        assert!(failure["message"].as_str().expect("text").contains(words), "{failure}");
+        assert!(failure["hint"].as_str().is_some_and(|hint| hint.len() > 5), "{failure}");
+    }
+    host.run_bare(&["plan", "--", "--json", "x"]).code(2).stderr_has("Usage");
+    host.run_bare(&["--json", "--help"]).ok().stdout_has("Exit codes:");
+}
