@@ -304,6 +304,7 @@ fn run_plan(
         rollout(&plan, &mut live, jobs)
     });
     let code = outcome.exit_code();
+    live.clean_up(code == ExitCode::Ok);
     let refused = outcome.refused.clone();
     Ok((report::app_reports(&plan, outcome), manifest.warnings, refused, code))
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::bundle;
 use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
@@ -17,7 +17,8 @@ use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
 use crate::mirror::credentials::{self, Kept, World};
 use crate::mirror::{
-    self, CheckoutOptions, Credential, Limits, Mirror, Progress, Proxy, Remote, Trust, Turns,
+    self, CheckoutOptions, Credential, Effort, Limits, Mirror, Progress, Proxy, Remote, Tidied,
+    Trust, Turns,
 };
 use crate::plan::Step;
 use crate::process::Interrupt;
@@ -79,19 +80,16 @@ struct Prepared {
 /// Where below an app's worktrees the one is that puts it back: it may be of the same commit.
 const BACK: &str = "previous";
 
-/// A checked worktree. It is removed when it is no longer needed: codedeploy-local keeps its
-/// own copy.
+/// How long a run may take to put mirrors in order, and then to remove worktrees, when all
+/// else is done. The next run goes on with it.
+const TIDYING: Duration = Duration::from_secs(20);
+const SWEEPING: Duration = Duration::from_secs(5);
+
+/// A checked worktree. It is removed at the end of the run: codedeploy-local keeps its own
+/// copy.
 pub struct LiveBundle {
-    worktree: PathBuf,
     root: PathBuf,
     appspec: Option<PathBuf>,
-}
-
-impl Drop for LiveBundle {
-    fn drop(&mut self) {
-        // What cannot be removed now is swept by the next run.
-        let _ = fs_err::remove_dir_all(&self.worktree);
-    }
 }
 
 impl<'a> LiveHost<'a> {
@@ -116,10 +114,18 @@ impl<'a> LiveHost<'a> {
         let bytes: u64 = lock(&self.prepared).values().map(|prepared| prepared.bytes).sum();
         let root = deployment_root(self.run.agent_configuration_file, self.run.state);
         let there = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let free = || {
+            let about = nix::sys::statvfs::statvfs(there).ok()?;
+            Some(about.blocks_available() * about.fragment_size())
+        };
         // A file system that does not say how much room it has is believed to have enough.
-        let Ok(about) = nix::sys::statvfs::statvfs(there) else { return Ok(()) };
-        let free = about.blocks_available() * about.fragment_size();
+        let Some(mut free_now) = free() else { return Ok(()) };
         let needed = bytes * 2;
+        if free_now < needed {
+            self.sweep(Duration::MAX);
+            free_now = free().unwrap_or(free_now);
+        }
+        let free = free_now;
         if free >= needed {
             return Ok(());
         }
@@ -133,6 +139,60 @@ impl<'a> LiveHost<'a> {
             ),
         )
         .hint("make room, then run again"))
+    }
+
+    /// What is left to do when the run is over: puts mirrors in order if all went well, and
+    /// removes the worktrees. Nothing of it can fail the run.
+    pub fn clean_up(&self, all_went_well: bool) {
+        let begin = Instant::now();
+        for (app, prepared) in lock(&self.prepared).iter() {
+            let mirror = &prepared.mirror;
+            let effort = Effort {
+                always: false,
+                within: TIDYING.saturating_sub(begin.elapsed()),
+                interrupt: self.run.interrupt.clone(),
+            };
+            let tidied = if all_went_well { mirror.tidy(&effort) } else { Ok(None) };
+            match tidied {
+                Ok(None) => {}
+                Ok(Some(Tidied { packs, bytes, refs, given_up })) => {
+                    let ((packs, now), (bytes, bytes_now)) = (packs, bytes);
+                    let late = if given_up { ", given up: it took too long" } else { "" };
+                    let text = format!(
+                        "mirror put in order: {packs} -> {now} packs, {bytes} -> {bytes_now} bytes, {refs} refs expired{late}"
+                    );
+                    self.run.console.log(Some(app.as_str()), &text);
+                }
+                Err(failure) => {
+                    let failure = Failure::from(failure).context("the mirror was not put in order");
+                    self.run.console.warn(Some(app.as_str()), &failure.line());
+                }
+            }
+            for directory in self.worktrees(app) {
+                // The next run tries again.
+                let _ = mirror::set_aside_worktrees(&directory);
+            }
+        }
+        self.sweep(SWEEPING);
+    }
+
+    /// Removes what was set aside, of the apps whose mirrors this run has locked.
+    fn sweep(&self, within: Duration) {
+        let begin = Instant::now();
+        for app in lock(&self.prepared).keys() {
+            for directory in self.worktrees(app) {
+                let left = within.saturating_sub(begin.elapsed());
+                // It is only in the way of room: the next run tries again.
+                let _ = mirror::sweep_worktrees(&directory, left, self.run.interrupt);
+            }
+        }
+    }
+
+    /// Where the worktrees of an app are: of what is wanted, and of what puts it back.
+    fn worktrees(&self, app: &AppName) -> [PathBuf; 2] {
+        let directory = self.run.cache.join("worktrees").join(app.as_str());
+        let back = directory.join(BACK);
+        [directory, back]
     }
 
     fn open_mirror(&self, app: &AppName) -> Result<Mirror, Failure> {
@@ -201,12 +261,12 @@ impl<'a> LiveHost<'a> {
         share: bool,
     ) -> Result<(Revision, mirror::Worktree), Trouble> {
         let commit = self.obtain(mirror, app, revision, share)?;
-        let directory = self.run.cache.join("worktrees").join(app.name.as_str());
-        for directory in [&directory, &directory.join(BACK)] {
+        let directories = self.worktrees(&app.name);
+        for directory in &directories {
             private_directory(directory)?;
-            mirror::sweep_worktrees(directory)?;
+            mirror::set_aside_worktrees(directory)?;
         }
-        Ok((commit, self.check_out(mirror, app, commit, &directory)?))
+        Ok((commit, self.check_out(mirror, app, commit, &directories[0])?))
     }
 
     fn check_out(
@@ -217,9 +277,6 @@ impl<'a> LiveHost<'a> {
         directory: &Path,
     ) -> Result<mirror::Worktree, Trouble> {
         let target = directory.join(commit.to_string());
-        if target.exists() {
-            remove_tree(&target)?;
-        }
         let options = CheckoutOptions {
             export_ignore: app.export_ignore,
             interrupt: self.run.interrupt.clone(),
@@ -234,9 +291,6 @@ impl<'a> LiveHost<'a> {
         app: &App,
         worktree: &mirror::Worktree,
     ) -> Result<(LiveBundle, Vec<String>), Failure> {
-        // From here on, dropping it removes the worktree.
-        let mut bundle =
-            LiveBundle { worktree: worktree.path.clone(), root: PathBuf::new(), appspec: None };
         let kind = match self.run.tool.get_or_init(|| (self.run.probe)()) {
             Ok(tool) if tool.is_builtin() => bundle::Tool::Builtin,
             Ok(tool) if tool.is_two() => bundle::Tool::Agent2,
@@ -244,8 +298,7 @@ impl<'a> LiveHost<'a> {
             Ok(_) | Err(_) => bundle::Tool::Agent1,
         };
         let checked = bundle::check(app, worktree, kind)?;
-        bundle.root = checked.root;
-        bundle.appspec = checked.appspec_option;
+        let bundle = LiveBundle { root: checked.root, appspec: checked.appspec_option };
         Ok((bundle, checked.warnings))
     }
 
@@ -487,12 +540,13 @@ impl Host for LiveHost<'_> {
             other => other,
         };
         let (commit, worktree) = brought.map_err(Failure::from)?;
+        // Before the checks: its worktree is to be removed in any case.
+        lock(&self.prepared)
+            .insert(app.name.clone(), Prepared { mirror, commit, bytes: worktree.bytes });
         let (bundle, warnings) = self.bundle(app, &worktree)?;
         for warning in &warnings {
             self.run.console.warn(Some(app.name.as_str()), warning);
         }
-        lock(&self.prepared)
-            .insert(app.name.clone(), Prepared { mirror, commit, bytes: worktree.bytes });
         Ok(bundle)
     }
 
@@ -504,8 +558,8 @@ impl Host for LiveHost<'_> {
         };
         let bring = |prepared: &mut Prepared| {
             let commit = self.obtain(&mut prepared.mirror, app, back.revision, true)?;
-            let directory = self.run.cache.join("worktrees").join(app.name.as_str()).join(BACK);
-            self.check_out(&prepared.mirror, app, commit, &directory)
+            let [_, back] = self.worktrees(&app.name);
+            self.check_out(&prepared.mirror, app, commit, &back)
         };
         let brought = bring(&mut prepared).map_err(Failure::from);
         if let Ok(worktree) = &brought {
@@ -658,10 +712,6 @@ pub(crate) fn safe_directory(path: &Path, metadata: &std::fs::Metadata) -> Resul
         .hint(format!("chmod 700 {}", path.display())));
     }
     Ok(())
-}
-
-fn remove_tree(path: &Path) -> Result<(), Failure> {
-    fs_err::remove_dir_all(path).map_err(|error| Failure::from_error(ExitCode::Unfit, &error))
 }
 
 /// `root@host`, for the history.

@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use git2::{ObjectType, Oid, Repository};
 
@@ -185,25 +186,73 @@ fn temporary(target: &Path) -> PathBuf {
     target.with_file_name(format!(".{name}.{}-{number}.new", std::process::id()))
 }
 
-/// Removes what killed runs left in the directory of one app's worktrees, finished or not.
-/// The app's mirror must be locked: nobody is using them then.
+/// Sets aside the worktrees in the directory of one app: they are in nobody's way any more,
+/// and [`sweep_worktrees`] removes them when there is time. The app's mirror must be locked:
+/// nobody is using them then.
 ///
 /// # Errors
 /// [`Failure::File`].
-pub fn sweep_worktrees(directory: &Path) -> Result<(), Failure> {
-    let failed = |path: &Path, error| Failure::file("remove the leftover", path, error);
-    for worktree in worktrees(directory).map_err(|error| failed(directory, error))? {
-        fs_err::remove_dir_all(&worktree).map_err(|error| failed(&worktree, error))?;
+pub fn set_aside_worktrees(directory: &Path) -> Result<(), Failure> {
+    let read = |error| Failure::file("read", directory, error);
+    for (path, name) in named_worktrees(directory).map_err(read)? {
+        if !is_set_aside(&name) {
+            let aside = temporary(&path).with_extension("old");
+            fs_err::rename(&path, &aside)
+                .map_err(|error| Failure::file("set aside", &path, error))?;
+        }
     }
     Ok(())
 }
 
-/// The worktrees in the directory of one app's worktrees, finished or not. When no run is at
-/// work, they are leftovers.
+/// Removes what was set aside, or was left unfinished by killed runs, in the directory of one
+/// app's worktrees. Late, and no longer than `within` (the next time goes on): file systems
+/// are slow to make files where many have just been removed. The app's mirror must be locked.
+///
+/// # Errors
+/// [`Failure::File`].
+pub fn sweep_worktrees(
+    directory: &Path,
+    within: Duration,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let begin = Instant::now();
+    let read = |error| Failure::file("read", directory, error);
+    for (path, name) in named_worktrees(directory).map_err(read)? {
+        if !is_set_aside(&name) {
+            continue;
+        }
+        for entry in walkdir::WalkDir::new(&path).contents_first(true) {
+            if begin.elapsed() >= within || interrupt.signal().is_some() {
+                return Ok(());
+            }
+            let removed = entry.map_err(std::io::Error::from).and_then(|entry| {
+                if entry.file_type().is_dir() {
+                    fs_err::remove_dir(entry.path())
+                } else {
+                    fs_err::remove_file(entry.path())
+                }
+            });
+            removed.map_err(|error| Failure::file("remove the leftover", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The worktrees in the directory of one app's worktrees, finished or not, or set aside. When
+/// no run is at work, they are leftovers.
 ///
 /// # Errors
 /// The directory is there and cannot be read.
 pub fn worktrees(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let found = named_worktrees(directory)?;
+    Ok(found.into_iter().map(|(path, _)| path).collect())
+}
+
+fn is_set_aside(name: &str) -> bool {
+    name.starts_with('.') && (name.ends_with(".new") || name.ends_with(".old"))
+}
+
+fn named_worktrees(directory: &Path) -> std::io::Result<Vec<(PathBuf, String)>> {
     let entries = match fs_err::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -212,12 +261,10 @@ pub fn worktrees(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let unfinished = name.starts_with('.') && name.ends_with(".new");
-        let ours = unfinished || name.parse::<Revision>().is_ok();
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let ours = is_set_aside(&name) || name.parse::<Revision>().is_ok();
         if ours && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.push(entry.path());
+            found.push((entry.path(), name));
         }
     }
     Ok(found)

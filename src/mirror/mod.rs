@@ -13,10 +13,12 @@ mod dial;
 pub mod examine;
 pub mod failure;
 mod fetch;
+mod housekeeping;
 mod http;
 mod library;
 mod local;
 mod names;
+mod pack;
 mod pkt;
 mod plain;
 mod protocol;
@@ -40,9 +42,10 @@ use crate::domain::{RefName, RepoUrl, Revision};
 use crate::hosts::Auth;
 use crate::process::Interrupt;
 
-pub use checkout::{CheckoutOptions, Worktree, sweep_worktrees, worktrees};
+pub use checkout::{CheckoutOptions, Worktree, set_aside_worktrees, sweep_worktrees, worktrees};
 pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
+pub use housekeeping::{Effort, Tidied};
 pub use library::prepare;
 pub use proxy::Proxy;
 pub(crate) use repository::oid;
@@ -175,6 +178,7 @@ impl Mirror {
     /// [`Failure::DiskFull`] when it cannot be made.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let (lock, repository) = repository::open(path)?;
+        housekeeping::sweep(path)?;
         Ok(Self { path: path.to_owned(), repository, lock })
     }
 

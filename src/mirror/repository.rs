@@ -102,8 +102,9 @@ fn make(path: &Path) -> Result<Repository, Failure> {
         .mode(git2::RepositoryInitMode::from_bits_retain(0o700));
     let repository = Repository::init_opts(path, &options).map_err(failed)?;
     let mut config = repository.config().map_err(failed)?;
-    // Bare repositories keep no reflog unless told "always".
-    config.set_str("core.logAllRefUpdates", "always").map_err(failed)?;
+    // What was deployed when is in the history's tags; a reflog would go on naming commits
+    // that are gone.
+    config.set_bool("core.logAllRefUpdates", false).map_err(failed)?;
     config.set_bool("core.protectHFS", true).map_err(failed)?;
     config.set_bool("core.protectNTFS", true).map_err(failed)?;
     // A `git gc` by hand is safe; one that starts by itself is not wanted here.

@@ -17,6 +17,7 @@ mod flow;
 mod github_app;
 mod helper;
 mod hook;
+mod housekeeping;
 mod notify;
 mod policy;
 mod secrets;

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use git2::{ObjectType, Repository, Signature, Time};
-use multideployer::mirror::{CheckoutOptions, Failure, Mirror, Worktree, sweep_worktrees};
+use multideployer::mirror::{
+    CheckoutOptions, Failure, Mirror, Worktree, set_aside_worktrees, sweep_worktrees,
+};
 use multideployer::process::Interrupt;
 
 use crate::support::upstream::{Entry, Upstream};
@@ -438,8 +441,14 @@ fn what_a_killed_run_left_is_swept_and_a_signal_leaves_nothing() {
     }
     let failure = bed.checkout(&commit, &CheckoutOptions::default()).expect_err("it is there");
     assert!(matches!(failure, Failure::File { .. }), "{failure}");
-    sweep_worktrees(&out).expect("a sweep");
-    sweep_worktrees(&out.join("none")).expect("a sweep of nothing");
+    set_aside_worktrees(&out).expect("it is moved");
+    assert!(!out.join(&commit).exists(), "nobody takes it for complete any more");
+    sweep_worktrees(&out, Duration::ZERO, &Interrupt::new()).expect("no time");
+    assert_eq!(fs::read_dir(&out).expect("it").count(), 3);
+    sweep_worktrees(&out, Duration::MAX, &Interrupt::new()).expect("a sweep");
+    set_aside_worktrees(&out.join("none")).expect("nothing");
+    sweep_worktrees(&out.join("none"), Duration::MAX, &Interrupt::new())
+        .expect("a sweep of nothing");
     let interrupt = Interrupt::new();
     interrupt.set(15);
     let options = CheckoutOptions { interrupt, ..CheckoutOptions::default() };

@@ -5,6 +5,7 @@ mod support;
 
 mod checkout;
 mod disk;
+mod housekeeping;
 mod https;
 mod plain;
 mod share;

@@ -1,0 +1,97 @@
+//! Keeps a mirror small: refs that nothing needs any more expire, and what is left is put
+//! together into as few packs as is worth it.
+//!
+//! | stays | how long |
+//! |---|---|
+//! | `deployed`, `previous`, `attempted` | always, and their commits |
+//! | `history/<run>` | the last 50, and their commits, complete |
+//! | `fetched/<id>` | of the commits of those three refs and of the last 5 runs, and the last 3 fetched |
+//!
+//! Everything that a ref needs stays: the new pack is written beside the old ones, synced,
+//! and read again object by object before the first old one goes. Killed at any instant, the
+//! mirror holds all it held. A failure leaves it as it was.
+
+mod consolidate;
+mod needed;
+mod refs;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::{Failure, Mirror};
+use crate::process::Interrupt;
+
+pub(super) use consolidate::sweep;
+
+/// More packs than this are put together.
+const PACKS: usize = 8;
+/// More loose objects, or loose refs of the history, than this are put together.
+const LOOSE: usize = 16;
+
+/// When and how long to keep house.
+#[derive(Debug, Clone)]
+pub struct Effort {
+    /// Also if little has come together.
+    pub always: bool,
+    /// It is given up, and nothing is changed, when it takes longer.
+    pub within: Duration,
+    /// Ends it early, without a failure.
+    pub interrupt: Interrupt,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tidied {
+    /// Refs that expired.
+    pub refs: usize,
+    /// Packs before and after.
+    pub packs: (usize, usize),
+    /// Bytes of packs, indexes and loose objects, before and after.
+    pub bytes: (u64, u64),
+    /// It took too long, or a signal came; the objects are as they were.
+    pub given_up: bool,
+}
+
+/// When to give up.
+struct Until<'a> {
+    end: Instant,
+    interrupt: &'a Interrupt,
+}
+
+impl Until<'_> {
+    fn over(&self) -> bool {
+        self.interrupt.signal().is_some() || Instant::now() >= self.end
+    }
+}
+
+impl Mirror {
+    /// Removes what no ref needs, and puts the rest together, when enough has come together
+    /// (or always). `None` when it was not worth it.
+    ///
+    /// # Errors
+    /// [`Failure::Damaged`] when something that a ref needs is missing; [`Failure::File`],
+    /// [`Failure::DiskFull`]. The mirror holds all it held.
+    pub fn tidy(&self, effort: &Effort) -> Result<Option<Tidied>, Failure> {
+        let place = consolidate::Place::open(&self.repository)?;
+        let history = refs::loose_history(&self.path);
+        if !(place.is_much() || history > LOOSE || effort.always) {
+            return Ok(None);
+        }
+        let until = Until { end: Instant::now() + effort.within, interrupt: &effort.interrupt };
+        let mut tidied = Tidied {
+            refs: refs::expire(&self.repository)?,
+            packs: (place.packs.len(), place.packs.len()),
+            ..Tidied::default()
+        };
+        refs::pack_history(&self.repository)?;
+        let bytes = place.bytes();
+        tidied.bytes = (bytes, bytes);
+        consolidate::consolidate(&self.repository, place, &until, &mut tidied)?;
+        Ok(Some(tidied))
+    }
+}
+
+fn file(doing: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Failure {
+    let path = path.to_owned();
+    move |error| Failure::file(doing, &path, error)
+}

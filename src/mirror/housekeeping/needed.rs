@@ -1,0 +1,156 @@
+//! Everything that any ref needs.
+
+use std::collections::{BTreeSet, HashSet};
+
+use git2::{ObjectType, Odb, Oid, Repository};
+
+use super::Until;
+use crate::domain::Revision;
+use crate::mirror::Failure;
+use crate::mirror::repository::{self, oid, revision};
+
+/// What is needed.
+pub(super) struct Needed {
+    /// All objects.
+    pub objects: HashSet<Oid>,
+    /// The commits among them whose parents are not here.
+    pub boundary: BTreeSet<Revision>,
+}
+
+/// Goes from the refs through everything; `None` when that takes too long. What a ref or a
+/// tag points to may be missing: it is the record of a mirror that was made anew. Below that
+/// nothing may be.
+pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<Needed>, Failure> {
+    let git = |error| Failure::git("looking for what is needed", repository.path(), error);
+    let shallow: HashSet<Oid> = repository::shallow(repository)?.into_iter().map(oid).collect();
+    let objects = repository.odb().map_err(git)?;
+    let mut found = Needed { objects: HashSet::new(), boundary: BTreeSet::new() };
+    let mut open = Vec::new();
+    for reference in repository.references().map_err(git)? {
+        if let Some(target) = reference.map_err(git)?.target()
+            && objects.exists(target)
+        {
+            open.push(target);
+        }
+    }
+    while let Some(id) = open.pop() {
+        if until.over() {
+            return Ok(None);
+        }
+        if !found.objects.insert(id) {
+            continue;
+        }
+        let object = objects.read(id).map_err(git)?;
+        match object.kind() {
+            ObjectType::Tree => {
+                // Files are many, and need nothing.
+                let broken = || damaged(repository, id);
+                for entry in Entries(object.data()) {
+                    let (mode, id) = entry.ok_or_else(broken)?;
+                    match mode >> 12 {
+                        0o4 => open.push(id),
+                        // The commit of a submodule is in another repository.
+                        0o16 => {}
+                        _ => drop(found.objects.insert(id)),
+                    }
+                }
+            }
+            ObjectType::Commit => {
+                let lines = lines(object.data());
+                let ids = |key: &str| -> Vec<Oid> {
+                    let of = |line: &&str| Oid::from_str(line.strip_prefix(key)?).ok();
+                    lines.iter().filter_map(of).collect()
+                };
+                open.extend(ids("tree "));
+                if shallow.contains(&id) {
+                    found.boundary.insert(revision(id));
+                } else {
+                    open.extend(ids("parent "));
+                }
+            }
+            ObjectType::Tag => {
+                let target = lines(object.data())
+                    .first()
+                    .and_then(|line| Oid::from_str(line.strip_prefix("object ")?).ok());
+                open.extend(target.filter(|target| objects.exists(*target)));
+            }
+            ObjectType::Blob | ObjectType::Any => {}
+        }
+    }
+    missing(repository, &objects, &found)?;
+    Ok(Some(found))
+}
+
+fn missing(repository: &Repository, objects: &Odb<'_>, found: &Needed) -> Result<(), Failure> {
+    match found.objects.iter().find(|id| !objects.exists(**id)) {
+        Some(id) => Err(damaged(repository, *id)),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn damaged(repository: &Repository, id: Oid) -> Failure {
+    Failure::Damaged {
+        path: repository.path().to_owned(),
+        detail: format!("object {id} is missing or broken"),
+    }
+}
+
+/// The lines in front of a commit's or tag's text.
+fn lines(content: &[u8]) -> Vec<&str> {
+    content
+        .split(|byte| *byte == b'\n')
+        .take_while(|line| !line.is_empty())
+        .map_while(|line| std::str::from_utf8(line).ok())
+        .take_while(|line| !line.starts_with("author ") && !line.starts_with("tagger "))
+        .collect()
+}
+
+/// The modes and ids of a tree's entries; `None` for what is no entry.
+struct Entries<'a>(&'a [u8]);
+
+impl Iterator for Entries<'_> {
+    type Item = Option<(u32, Oid)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut entry = || {
+            let nul = self.0.iter().position(|byte| *byte == 0)?;
+            let (head, rest) = self.0.split_at(nul + 1);
+            let (id, rest) = rest.split_at_checked(20)?;
+            let mode = std::str::from_utf8(head.split(|byte| *byte == b' ').next()?).ok()?;
+            let entry = (u32::from_str_radix(mode, 8).ok()?, Oid::from_bytes(id).ok()?);
+            self.0 = rest;
+            Some(entry)
+        };
+        let entry = entry();
+        if entry.is_none() {
+            self.0 = &[];
+        }
+        Some(entry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_a_tree_and_of_what_is_none() {
+        let id = [7; 20];
+        let tree = [b"40000 d\0", &id[..], b"100644 a b\0", &id[..]].concat();
+        let oid = Oid::from_bytes(&id).unwrap();
+        let all: Vec<_> = Entries(&tree).collect();
+        assert_eq!(all, [Some((0o40000, oid)), Some((0o100_644, oid))]);
+        for cut in [1, 8, 20, tree.len() - 1] {
+            assert_eq!(Entries(&tree[..cut]).last(), Some(None), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_commit_says_what_it_needs_only_in_front_of_its_text() {
+        let text = b"tree 1\nparent 2\nparent 3\nauthor x\ncommitter y\n\nparent 4\n";
+        assert_eq!(lines(text), ["tree 1", "parent 2", "parent 3"]);
+    }
+}

@@ -1,0 +1,127 @@
+//! Which refs expire, and the history's in one file.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Write};
+use std::path::Path;
+
+use git2::{Oid, Repository};
+
+use super::file;
+use crate::domain::Revision;
+use crate::mirror::repository::FETCHED;
+use crate::mirror::{Failure, share};
+
+const RECORDS: [&str; 3] =
+    ["refs/multideployer/deployed", "refs/multideployer/previous", "refs/multideployer/attempted"];
+const HISTORY: &str = "refs/multideployer/history";
+const PACKED: &str = "packed-refs";
+
+/// Runs whose record, and whose commit, stays.
+const RUNS: usize = 50;
+/// Runs whose commit needs no fetch to be deployed again.
+const RUNS_AT_HAND: usize = 5;
+/// Commits that are at hand because they came last: perhaps for a run that is still to come.
+const FETCHED_LAST: usize = 3;
+
+/// Removes the refs that nothing needs, durably; says how many.
+pub(super) fn expire(repository: &Repository) -> Result<usize, Failure> {
+    let git = |error| Failure::git("removing old refs", repository.path(), error);
+    let target = |name: &str| repository.find_reference(name).ok()?.target();
+    let mut at_hand: HashSet<Oid> = RECORDS.iter().filter_map(|name| target(name)).collect();
+    // Runs are named by their time.
+    let mut runs = Vec::new();
+    for reference in repository.references_glob(&format!("{HISTORY}/*")).map_err(git)? {
+        let reference = reference.map_err(git)?;
+        if let Ok(name) = reference.name() {
+            runs.push(name.to_owned());
+        }
+    }
+    runs.sort_unstable_by(|a, b| b.cmp(a));
+    for run in runs.iter().take(RUNS_AT_HAND) {
+        let tag = target(run).and_then(|tag| repository.find_tag(tag).ok());
+        at_hand.extend(tag.map(|tag| tag.target_id()));
+    }
+    let mut last = share::fetched(repository.path());
+    last.sort_unstable_by(|a, b| b.cmp(a));
+    let last: HashSet<Revision> =
+        last.into_iter().take(FETCHED_LAST).map(|(_, revision)| revision).collect();
+    let mut expired: Vec<String> = runs.into_iter().skip(RUNS).collect();
+    for reference in repository.references_glob(&format!("{FETCHED}/*")).map_err(git)? {
+        let reference = reference.map_err(git)?;
+        let Ok(name) = reference.name() else { continue };
+        let id = name.rsplit('/').next().and_then(|id| id.parse::<Revision>().ok());
+        let stays = id.is_some_and(|id| last.contains(&id))
+            || reference.target().is_some_and(|target| at_hand.contains(&target));
+        if !stays {
+            expired.push(name.to_owned());
+        }
+    }
+    for name in &expired {
+        repository.find_reference(name).and_then(|mut found| found.delete()).map_err(git)?;
+    }
+    // Before what they needed goes.
+    for directory in [FETCHED, HISTORY] {
+        sync(&repository.path().join(directory))?;
+    }
+    Ok(expired.len())
+}
+
+/// How many refs of the history are files of their own.
+pub(super) fn loose_history(mirror: &Path) -> usize {
+    fs_err::read_dir(mirror.join(HISTORY)).map_or(0, Iterator::count)
+}
+
+/// Puts the refs of the history into git's one file for many refs. The others stay files:
+/// they are read without libgit2, and are few.
+pub(super) fn pack_history(repository: &Repository) -> Result<(), Failure> {
+    let directory = repository.path().join(HISTORY);
+    let mut loose = Vec::new();
+    for entry in fs_err::read_dir(&directory).into_iter().flatten().flatten() {
+        let id = fs_err::read_to_string(entry.path()).unwrap_or_default();
+        if let (Ok(id), Ok(run)) = (Oid::from_str(id.trim_end()), entry.file_name().into_string()) {
+            loose.push((format!("{HISTORY}/{run}"), id, entry.path()));
+        }
+    }
+    if loose.is_empty() {
+        return Ok(());
+    }
+    let path = repository.path().join(PACKED);
+    let old = match fs_err::read_to_string(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Failure::file("read", &path, error));
+        }
+        old => old.unwrap_or_default(),
+    };
+    let mut refs: BTreeMap<String, Oid> = old
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(id, name)| Some((name.to_owned(), Oid::from_str(id).ok()?)))
+        .collect();
+    refs.extend(loose.iter().map(|(name, id, _)| (name.clone(), *id)));
+    let mut text = "# pack-refs with: sorted \n".to_owned();
+    for (name, id) in &refs {
+        text += &format!("{id} {name}\n");
+    }
+    let temporary = repository.path().join("packed-refs.lock");
+    let write = || {
+        let mut file = fs_err::OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs_err::rename(&temporary, &path)?;
+        fs_err::File::open(repository.path())?.sync_all()
+    };
+    write().inspect_err(|_| drop(fs_err::remove_file(&temporary))).map_err(file("write", &path))?;
+    for (_, _, loose) in &loose {
+        fs_err::remove_file(loose).map_err(file("remove", loose))?;
+    }
+    sync(&directory)
+}
+
+fn sync(directory: &Path) -> Result<(), Failure> {
+    match fs_err::File::open(directory).and_then(|open| open.sync_all()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Failure::file("sync", directory, error))
+        }
+        _ => Ok(()),
+    }
+}
