@@ -26,6 +26,7 @@ const ALL: Duration = Duration::from_secs(60);
 const AFTER_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Who wants to know of a run, and what of.
+#[derive(Debug, Default)]
 pub struct Audience {
     report: Reporting,
     apps: Vec<AppName>,

@@ -288,6 +288,9 @@ pub struct GlobalArgs {
     /// What this host is, for the `when` of apps (may be given several times)
     #[arg(long = "label", value_name = "LABEL", global = true)]
     pub labels: Vec<String>,
+    /// Use a manifest, machine file or directory that another user could change
+    #[arg(long, global = true)]
+    pub insecure_permissions: bool,
     /// Show what codedeploy-local prints
     #[arg(short, long, global = true)]
     pub verbose: bool,

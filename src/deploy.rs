@@ -97,12 +97,13 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
     let paint = Paint(settings.voice.color);
     let opened = permitted(settings).and_then(|()| {
         host::private_directory(&settings.cache_dir)?;
-        host::private_directory(&settings.state_dir)
+        host::private_directory(&settings.state_dir)?;
+        load::trusted(settings)
     });
     // Before there is a log: it may say where that is.
     let manifest = load(settings);
     let (log_file, log_options) = load::log(settings, manifest.as_ref().ok());
-    let (log, trouble) = match opened.as_ref().map(|()| {
+    let (log, trouble) = match opened.as_ref().map(|_| {
         let deployment = settings.hook.as_ref().map(|hook| hook.deployment_id.as_str());
         Log::open(&log_file, log_options, &id, deployment)
     }) {
@@ -115,7 +116,14 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
         console.warn(None, &trouble);
     }
     console.log(None, &format!("run {id} begins: manifest {}", settings.config.display()));
-    let audience = Audience::new(settings, manifest.as_ref().ok());
+    for exposed in opened.iter().flatten() {
+        console.warn(None, exposed);
+    }
+    // Not by what somebody else may have written: receivers are programs that are run.
+    let audience = match &opened {
+        Err(_) if load::trusted(settings).is_err() => Audience::default(),
+        _ => Audience::new(settings, manifest.as_ref().ok()),
+    };
     let tool = OnceLock::new();
     let result = opened
         .map_err(Refusal::from)

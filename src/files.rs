@@ -1,8 +1,9 @@
 //! Files that are there completely or not at all.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
@@ -58,6 +59,58 @@ pub fn remove_durably(path: &Path) -> io::Result<()> {
     if remove(path)? { sync_parent(path) } else { Ok(()) }
 }
 
+/// Why another user than root or us could change what is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exposed {
+    /// The path itself, or a directory above it.
+    pub path: PathBuf,
+    /// What is wrong with it: "belongs to user 1000", "everybody can write to it".
+    pub why: String,
+    /// What mends it.
+    pub remedy: String,
+}
+
+/// Whether another user could change the file or directory at `path`, or put another one in
+/// its place; as sshd looks at `authorized_keys`, all directories above it included, those that
+/// symbolic links lead through too.
+///
+/// # Errors
+/// It, or a directory above it, cannot be looked at.
+pub fn exposed(path: &Path) -> io::Result<Option<Exposed>> {
+    let given = std::path::absolute(path)?;
+    let real = fs_err::canonicalize(&given)?;
+    let us = nix::unistd::geteuid().as_raw();
+    let group = nix::unistd::getegid().as_raw();
+    let mut seen = HashSet::new();
+    for place in real.ancestors().chain(given.ancestors()) {
+        if !seen.insert(place) {
+            continue;
+        }
+        let about = fs_err::symlink_metadata(place)?;
+        let shown = place.display();
+        let exposed =
+            |why: String, remedy: String| Ok(Some(Exposed { path: place.to_owned(), why, remedy }));
+        if about.uid() != 0 && about.uid() != us {
+            let why = format!("belongs to user {}", about.uid());
+            return exposed(why, format!("chown root {shown}"));
+        }
+        // A link's own mode says nothing, and in a sticky directory nobody can replace what
+        // belongs to another.
+        let sticky = about.is_dir() && about.mode() & 0o1000 != 0;
+        if about.is_symlink() || sticky {
+            continue;
+        }
+        if about.mode() & 0o002 != 0 {
+            return exposed("everybody can write to it".into(), format!("chmod o-w {shown}"));
+        }
+        if about.mode() & 0o020 != 0 && about.gid() != 0 && about.gid() != group {
+            let why = format!("group {} can write to it", about.gid());
+            return exposed(why, format!("chmod g-w {shown}"));
+        }
+    }
+    Ok(None)
+}
+
 /// The name that [`replace`] writes a file under before it is complete.
 pub fn unfinished(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
@@ -102,5 +155,37 @@ mod tests {
         assert!(!path.exists());
         let error = replace(&dir.path().join("no/where"), b"").unwrap_err();
         assert!(error.to_string().contains("no/where"), "{error}");
+    }
+
+    #[test]
+    fn whoever_could_change_a_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a");
+        let file = inner.join("f");
+        fs_err::create_dir(&inner).unwrap();
+        fs_err::write(&file, "x").unwrap();
+        let mode = |path: &Path, mode| {
+            fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (file_mode, dir_mode, bad) in [
+            (0o644, 0o755, None),
+            (0o664, 0o775, None),
+            (0o666, 0o755, Some(&file)),
+            (0o600, 0o777, Some(&inner)),
+            (0o600, 0o1777, None),
+        ] {
+            mode(&file, file_mode);
+            mode(&inner, dir_mode);
+            let found = exposed(&file).unwrap();
+            assert_eq!(found.as_ref().map(|found| &found.path), bad, "{file_mode:o} {dir_mode:o}");
+        }
+        // By way of a link in a safe place.
+        mode(&inner, 0o777);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(exposed(&link).unwrap().unwrap().path, inner);
+        mode(&inner, 0o755);
+        assert_eq!(exposed(&link).unwrap(), None);
+        assert!(exposed(&inner.join("none")).is_err());
     }
 }

@@ -655,8 +655,8 @@ pub(crate) fn deployment_root(agent_configuration_file: Option<&Path>, state: &P
     }
 }
 
-/// Makes a directory that only its owner can enter, and its parents; refuses one that another
-/// user could write to.
+/// Makes a directory that only its owner can enter, and its parents; refuses one that belongs to
+/// another user.
 ///
 /// # Errors
 /// It cannot be made, or must not be used.
@@ -699,17 +699,6 @@ pub(crate) fn safe_directory(path: &Path, metadata: &std::fs::Metadata) -> Resul
             format!("`{}` is not a directory of this user", path.display()),
         )
         .hint("remove it, or give another directory"));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return Err(Failure::new(
-            ExitCode::Unfit,
-            format!(
-                "others can write to `{}` (mode {:o})",
-                path.display(),
-                metadata.mode() & 0o7777
-            ),
-        )
-        .hint(format!("chmod 700 {}", path.display())));
     }
     Ok(())
 }

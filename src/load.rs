@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::deploy::Refusal;
 use crate::error::{ExitCode, Failure};
+use crate::files::{self, Exposed};
 use crate::manifest::machine::{self, Machine};
 use crate::manifest::{self, Manifest, Rejected};
 use crate::report::log;
@@ -67,6 +68,37 @@ pub fn machine(settings: &Settings) -> Result<Machine, Refusal> {
     let directory = directory(path).map_err(|error| cannot(&error))?;
     machine::parse(&text, path, &directory)
         .map_err(|rejected| refused("machine file", path, rejected))
+}
+
+/// Whether the files that say what root is to run, and the directories that say what it ran,
+/// are safe from other users. With `--insecure-permissions` what is not is only a warning.
+///
+/// # Errors
+/// One of them is not.
+pub fn trusted(settings: &Settings) -> Result<Vec<String>, Failure> {
+    let mut warnings = Vec::new();
+    let places = [
+        ("manifest", &settings.config),
+        ("machine file", &settings.machine_config),
+        ("cache directory", &settings.cache_dir),
+        ("state directory", &settings.state_dir),
+    ];
+    for (what, path) in places {
+        // What is not there, or cannot be read, is somebody else's to complain about.
+        let Ok(Some(Exposed { path: place, why, remedy })) = files::exposed(path) else {
+            continue;
+        };
+        let at = if place == *path { "it".to_owned() } else { format!("`{}`", place.display()) };
+        let why =
+            if why.starts_with("belongs") { format!("{at} {why}") } else { format!("{at}: {why}") };
+        let text = format!("another user could change the {what} `{}`: {why}", path.display());
+        if !settings.insecure_permissions {
+            return Err(Failure::new(ExitCode::Unfit, text)
+                .hint(format!("{remedy}; or accept it with --insecure-permissions")));
+        }
+        warnings.push(text);
+    }
+    Ok(warnings)
 }
 
 /// Where the log is and how it is kept. Flag and variable win over the files.

@@ -111,6 +111,8 @@ pub struct Settings {
     pub log: PathBuf,
     /// It was named, by flag or variable.
     pub log_named: bool,
+    /// Files and directories that other users could change are used, with a warning.
+    pub insecure_permissions: bool,
     /// All three were given, so that root is not needed for them.
     pub own_directories: bool,
     /// Which codedeploy-local.
@@ -189,6 +191,7 @@ impl Settings {
             state_dir,
             log,
             log_named: own_log,
+            insecure_permissions: global.insecure_permissions,
             own_directories: own_cache && own_state && own_log,
             tool,
             agent_configuration_file: global.agent_configuration_file.clone(),

@@ -20,6 +20,7 @@ mod hook;
 mod housekeeping;
 mod notify;
 mod policy;
+mod rights;
 mod secrets;
 mod servers;
 mod sharing;
