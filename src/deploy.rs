@@ -600,6 +600,42 @@ mod tests {
     use super::*;
 
     #[test]
+    fn given_tokens_are_bound_to_their_hosts_and_give_way_to_the_manifest() {
+        use clap::Parser;
+        let text = "version: 2\nhosts:\n  own.example.com: {auth: {token_env: OWN}}\n  \
+            ghes.example.com/public: {auth: none}\napps:\n";
+        let sources = [
+            ("github://ghes.example.com/acme/a", Some("MULTIDEPLOYER_GITHUB_TOKEN")),
+            ("github://ghes.example.com/public/b", None),
+            ("github://own.example.com/acme/c", Some("OWN")),
+            ("https://other.example.com/acme/d.git", None),
+            ("https://github.com/acme/e.git", Some("CODEDEPLOY_GITHUB_TOKEN")),
+            ("https://github.com.example.com/acme/f.git", None),
+        ];
+        let app = |(number, (source, _)): (usize, &(&str, Option<&str>))| {
+            let release = "1".repeat(40);
+            format!("- {{name: app{number}, source: '{source}', release: '{release}'}}\n")
+        };
+        let text: String =
+            text.to_owned() + &sources.iter().enumerate().map(app).collect::<String>();
+        let defaults = crate::manifest::Defaults::new("/etc");
+        let manifest =
+            crate::manifest::parse(text.as_bytes(), Path::new("m.yaml"), &defaults).unwrap();
+        let environment: Environment =
+            [("MULTIDEPLOYER_GITHUB_TOKEN", "t"), ("CODEDEPLOY_GITHUB_TOKEN", "u")].into();
+        let cli = crate::cli::Cli::try_parse_from(["multideployer"]).unwrap();
+        let settings = Settings::new(&cli.global, environment).unwrap();
+        let hosts = with_given_tokens(&settings, &manifest);
+        for (app, (source, place)) in manifest.apps.iter().zip(sources) {
+            let shown = hosts.rule_for(&app.source).auth.map(|auth| auth.describe());
+            match place {
+                Some(place) => assert!(shown.unwrap_or_default().contains(place), "{source}"),
+                None => assert!(shown.is_none_or(|shown| !shown.contains("token")), "{source}"),
+            }
+        }
+    }
+
+    #[test]
     fn run_ids_are_ref_names() {
         let id = run_id();
         assert_eq!(id.len(), 23, "{id}");

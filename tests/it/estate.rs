@@ -74,6 +74,11 @@ impl Estate {
         estate
     }
 
+    /// What the servers serve.
+    pub(crate) fn root(&self) -> &std::path::Path {
+        self.root.path()
+    }
+
     /// The repository of an application.
     pub(crate) fn upstream(&self, app: &str) -> &Upstream {
         let at = APPS.iter().position(|name| *name == app).expect("one of the three");

@@ -1,8 +1,12 @@
 //! No secret is anywhere it should not be.
 
-use crate::estate::{Estate, token};
+use std::os::unix::fs::PermissionsExt;
+
+use crate::estate::{APPS, Estate, token};
 use crate::support::agents::Version;
+use crate::support::github::{CLIENT, Github};
 use crate::support::host::TestHost;
+use crate::support::https::{Fault, GitHttps, hash_of};
 
 #[test]
 fn the_token_and_the_key_are_nowhere() {
@@ -28,6 +32,57 @@ fn the_token_and_the_key_are_nowhere() {
     }
 }
 
+/// A GitHub App's key, proofs and tokens, and a helper's password, also when hooks fail and
+/// servers refuse.
+#[test]
+fn what_is_asked_for_at_run_time_is_nowhere() {
+    const PASSWORD: &str = "hunter2:@/ and more";
+    for version in [None, Some(Version::One), Some(Version::Two)] {
+        let host = version.map_or_else(TestHost::new, TestHost::with_agent);
+        let mut estate = Estate::new(host);
+        let authority = estate.https.authority();
+        let helper = "#!/bin/sh\n[ \"$1\" = get ] && cat ${0%/*}/answer\ncat > ${0%/*}/told\n";
+        let program = estate.host.secret("helper", helper);
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).expect("its mode");
+        estate.host.secret("answer", &format!("username=bot\npassword={PASSWORD}\n"));
+        let auth = format!("{{credential_helper: {program}}}");
+        estate.host.add_host(&format!("{authority}/acme/worker"), &[("auth", &auth)]);
+        let git = GitHttps::start(estate.root());
+        let source = |app: &str| git.url(&format!("acme/{app}.git"));
+        let sources = [source("gateway"), source("api"), estate.source("worker")];
+        let app_authority = git.authority();
+        let github = Github::new(git, &["gateway", "api"]);
+        let key = estate.host.secret("app.pem", &github.key);
+        let auth = format!("{{github_app: {{client_id: {CLIENT}, private_key_file: {key}}}}}");
+        let ca = estate.host.text("etc/ca.pem");
+        estate.host.add_host(&app_authority, &[("auth", &auth), ("ca_file", &ca)]);
+        estate.https.revoke();
+        estate.https.grant("acme/", Some("bot"), PASSWORD);
+        let want = |releases: &[String; 3]| {
+            let line = |n: usize| (APPS[n], sources[n].as_str(), releases[n].as_str());
+            estate.host.apps(&[line(0), line(1), line(2)]);
+        };
+        let one = estate.release_all("v1");
+        want(&one);
+        estate.host.run(&["deploy", "-d"]).ok();
+        estate.assert_deployed(&one);
+        estate.host.breaks("api", "boom");
+        want(&estate.release_all("v2"));
+        estate.host.run(&["deploy", "-v", "--json"]).code(4);
+        want(&estate.release_all("v3"));
+        estate.https.revoke();
+        github.git().inject(Fault::status(401));
+        estate.host.run(&["deploy", "-d"]).code(3);
+        let line = github.key.lines().nth(5).expect("a line of it").to_owned();
+        let (proofs, tokens) = (github.proofs(), github.tokens());
+        assert!(proofs.len() >= 4 && tokens.len() >= 2, "{proofs:?} {tokens:?}");
+        let mut secrets: Vec<_> = proofs.iter().chain(&tokens).map(String::as_str).collect();
+        let coded = openssl::base64::encode_block(format!("bot:{PASSWORD}").as_bytes());
+        secrets.extend([line.as_str(), PASSWORD, &coded]);
+        estate.host.assert_nowhere(&secrets);
+    }
+}
+
 #[test]
 fn a_token_by_flag_or_variable_reaches_its_host_and_no_child() {
     for by_flag in [false, true] {
@@ -43,7 +98,7 @@ fn a_token_by_flag_or_variable_reaches_its_host_and_no_child() {
         let one = estate.release_all("v1");
         let ca = estate.host.text("etc/ca.pem");
         let mut text = format!("version: 2\nhosts:\n  \"{authority}\": {{ca_file: {ca}}}\napps:\n");
-        for (app, release) in crate::estate::APPS.iter().zip(&one) {
+        for (app, release) in APPS.iter().zip(&one) {
             text += &format!(
                 "  - {{name: {app}, source: \"github://{authority}/acme/{app}\", release: \"{release}\"}}\n"
             );
@@ -61,6 +116,33 @@ fn a_token_by_flag_or_variable_reaches_its_host_and_no_child() {
         let environ = estate.host.read("hooks/api.ApplicationStart.environ");
         assert!(!environ.contains("MULTIDEPLOYER_GITHUB_TOKEN="), "{environ}");
     }
+}
+
+#[test]
+fn a_given_token_goes_to_the_hosts_of_github_sources_only() {
+    let mut estate = Estate::new(TestHost::new());
+    let public = GitHttps::start(estate.root());
+    let token = token();
+    let codedeploy = crate::estate::token();
+    estate.https.revoke();
+    estate.https.grant("acme/", None, &token);
+    estate.host.set("MULTIDEPLOYER_GITHUB_TOKEN", &token);
+    estate.host.set("CODEDEPLOY_GITHUB_TOKEN", &codedeploy);
+    let [gateway, api, _] = estate.release_all("v1");
+    let (authority, other) = (estate.https.authority(), public.authority());
+    let ca = estate.host.text("etc/ca.pem");
+    estate.host.manifest(&format!(
+        "version: 2\nhosts: {{\"{authority}\": {{ca_file: {ca}}}, \"{other}\": {{ca_file: {ca}}}}}\napps:\n\
+         - {{name: gateway, source: \"github://{authority}/acme/gateway\", release: \"{gateway}\"}}\n\
+         - {{name: api, source: \"https://{other}/acme/api.git\", release: \"{api}\"}}\n"
+    ));
+    estate.host.deploy().ok();
+    let shown = hash_of("x-access-token", &token);
+    let seen = estate.https.requests();
+    assert!(!seen.is_empty() && seen.iter().all(|r| r.authorization.as_ref() == Some(&shown)));
+    let seen = public.requests();
+    assert!(!seen.is_empty() && seen.iter().all(|r| r.authorization.is_none()), "{seen:?}");
+    estate.host.assert_nowhere(&[&token, &codedeploy]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 
 mod checkout;
 mod disk;
+mod github_app;
 mod housekeeping;
 mod https;
 mod plain;
