@@ -373,6 +373,18 @@ pub struct Hook {
     pub deployment_group_name: Option<String>,
 }
 
+/// What an app's commit has to prove before anything of it is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verify {
+    /// Files of public keys, one of which must have signed it; if empty, none has to.
+    pub signed_by: Vec<PathBuf>,
+    /// A file of keys whose signatures do not count, whatever `signed_by` says.
+    pub revoked_keys: Option<PathBuf>,
+    /// Branches and tags of the remote by their full names, one of which must lead to it; if
+    /// empty, none has to.
+    pub reachable_from: Vec<RefName>,
+}
+
 /// One application as the manifest wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {

@@ -27,7 +27,7 @@
 //! |---|---|
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
-//! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
+//! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`verify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
 //! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
@@ -57,6 +57,7 @@ pub mod process;
 pub mod report;
 pub mod rollout;
 pub mod settings;
+pub mod verify;
 pub mod web;
 pub mod yaml;
 

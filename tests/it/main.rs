@@ -24,6 +24,7 @@ mod rights;
 mod secrets;
 mod servers;
 mod sharing;
+mod signatures;
 mod tools;
 
 /// A module that nobody named here would not be run, and nobody would notice.

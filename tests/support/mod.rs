@@ -21,6 +21,7 @@ pub mod host;
 pub mod https;
 pub mod keys;
 pub mod proxy;
+pub mod signer;
 pub mod sshd;
 pub mod tls;
 pub mod upstream;
