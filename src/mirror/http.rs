@@ -134,19 +134,27 @@ impl<'a> Http<'a> {
     /// The list of refs, as protocol version 0 has it; `None` if the server speaks version 2
     /// regardless.
     pub(super) fn advertisement(&mut self) -> Result<Option<Advertisement>, Failure> {
+        match self.greeting(false)? {
+            Greeting::V0(list) => Ok(Some(list)),
+            Greeting::V2 { .. } => Ok(None),
+        }
+    }
+
+    /// What the server says first, asked for version 2 or for version 0.
+    pub(super) fn greeting(&mut self, v2: bool) -> Result<Greeting, Failure> {
         let mut sent = 0;
         loop {
             let url = format!("{}/info/refs?service=git-upload-pack", self.base);
-            let response = self.send(http::Request::get(url), None)?;
+            let mut request = http::Request::get(url);
+            if v2 {
+                request = request.header("Git-Protocol", "version=2");
+            }
+            let response = self.send(request, None)?;
             if self.follow(&response, "/info/refs", &mut sent)? {
                 continue;
             }
             let mut reader = PktReader::new(self.answer(response, ADVERTISEMENT)?);
-            return match protocol::greeting(&mut reader, true) {
-                Ok(Greeting::V0(list)) => Ok(Some(list)),
-                Ok(Greeting::V2) => Ok(None),
-                Err(trouble) => Err(self.explain(trouble)),
-            };
+            return protocol::greeting(&mut reader, true).map_err(|trouble| self.explain(trouble));
         }
     }
 

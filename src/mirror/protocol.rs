@@ -18,6 +18,8 @@ const MOST_REFS: usize = 2_000_000;
 /// The depth that means "all of it".
 pub(super) const UNLIMITED: u32 = 0x7fff_ffff;
 
+const COMMITS_ONLY: &str = "filter tree:0\n";
+
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Request {
@@ -29,6 +31,8 @@ pub(super) struct Request {
     pub shallow: Vec<Revision>,
     /// How many commits deep; `None` is as deep as the mirror needs.
     pub depth: Option<u32>,
+    /// Leave out directories and files, which only servers that offer it can do.
+    pub commits_only: bool,
 }
 
 /// How the boundary of the mirror's history moves.
@@ -78,7 +82,10 @@ pub(super) struct RemoteRef {
 #[derive(Debug)]
 pub(super) enum Greeting {
     /// It speaks version 2.
-    V2,
+    V2 {
+        /// It can leave out directories and files.
+        filter: bool,
+    },
     /// It speaks version 0, and has listed everything already.
     V0(Advertisement),
 }
@@ -139,6 +146,9 @@ pub(super) fn fetch_v2(request: &Request) -> Vec<u8> {
     if let Some(depth) = request.depth {
         push(&mut body, &format!("deepen {depth}\n"));
     }
+    if request.commits_only {
+        push(&mut body, COMMITS_ONLY);
+    }
     for id in &request.wants {
         push(&mut body, &format!("want {id}\n"));
     }
@@ -179,6 +189,10 @@ pub(super) fn fetch_v0(request: &Request, server: &Advertisement) -> Vec<u8> {
         capabilities.push(' ');
         capabilities.push_str(AGENT);
     }
+    let filter = request.commits_only && server.can("filter");
+    if filter {
+        capabilities.push_str(" filter");
+    }
     for id in &request.wants {
         push(&mut body, &format!("want {id}{}\n", std::mem::take(&mut capabilities)));
     }
@@ -189,6 +203,9 @@ pub(super) fn fetch_v0(request: &Request, server: &Advertisement) -> Vec<u8> {
         if let Some(depth) = request.depth {
             push(&mut body, &format!("deepen {depth}\n"));
         }
+    }
+    if filter {
+        push(&mut body, COMMITS_ONLY);
     }
     body.extend_from_slice(b"0000");
     for id in &request.haves {
@@ -273,14 +290,19 @@ fn bounded(refs: usize) -> Result<(), Trouble> {
 }
 
 fn rest_of_v2<R: Read>(reader: &mut PktReader<R>) -> Result<Greeting, Trouble> {
+    let mut filter = false;
     loop {
         let frame = reader.next()?;
         match frame.line() {
             Some(b"object-format=sha256") => {
                 return Err(Trouble::Said("object-format=sha256".into()));
             }
-            Some(_) => {}
-            None => return Ok(Greeting::V2),
+            Some(line) => {
+                if let Some(features) = line.strip_prefix(b"fetch=") {
+                    filter = features.split(|byte| *byte == b' ').any(|word| word == b"filter");
+                }
+            }
+            None => return Ok(Greeting::V2 { filter }),
         }
     }
 }
@@ -428,6 +450,7 @@ mod tests {
             haves: vec![id('2')],
             shallow: vec![id('2')],
             depth: Some(1),
+            commits_only: false,
         };
         let body = String::from_utf8(fetch_v2(&request)).unwrap();
         let (one, two) = (id('1'), id('2'));
@@ -516,7 +539,7 @@ mod tests {
     fn a_v2_greeting_and_list() {
         let bytes = frames(&["version 2\n", "ls-refs=unborn\n", "fetch=shallow\n", "0000"]);
         let hello = greeting(&mut PktReader::new(bytes.as_slice()), false).unwrap();
-        assert!(matches!(hello, Greeting::V2));
+        assert!(matches!(hello, Greeting::V2 { filter: false }));
         let sha256 = frames(&["version 2\n", "object-format=sha256\n", "0000"]);
         let refused = greeting(&mut PktReader::new(sha256.as_slice()), false).unwrap_err();
         assert!(matches!(refused, Trouble::Said(_)));

@@ -7,7 +7,7 @@ use git2::{Oid, Repository};
 
 use super::Fetch;
 use super::receive::Received;
-use crate::domain::Revision;
+use crate::domain::{RepoUrl, Revision};
 use crate::mirror::failure::Failure;
 use crate::mirror::http::Http;
 use crate::mirror::protocol::{self, Advertisement, Greeting, Request, Trouble, UNLIMITED};
@@ -51,7 +51,7 @@ impl Fetch<'_> {
     pub(super) fn over_ssh(&self, request: &Request, wanted: Revision) -> Result<(), Failure> {
         let (mut server, greeting) = Ssh::connect(self.remote, self.watch, self.progress)?;
         let received = match greeting {
-            Greeting::V2 => {
+            Greeting::V2 { .. } => {
                 let answer = server.ask(&protocol::fetch_v2(request))?;
                 self.receive(|store| protocol::read_pack_v2(answer, store))
             }
@@ -72,6 +72,56 @@ impl Fetch<'_> {
                 Err(self.refusal(trouble, wanted, |trouble| server.explain(trouble, false)))
             }
         }
+    }
+
+    /// Sends a request as it is, except that what this server cannot leave out is not left out.
+    pub(super) fn ask(&self, mut request: Request) -> Result<(), Failure> {
+        if let RepoUrl::Ssh { .. } = &self.remote.url {
+            let (mut server, greeting) = Ssh::connect(self.remote, self.watch, self.progress)?;
+            let received = match greeting {
+                Greeting::V2 { filter } => {
+                    request.commits_only &= filter;
+                    let answer = server.ask(&protocol::fetch_v2(&request))?;
+                    self.receive(|store| protocol::read_pack_v2(answer, store))
+                }
+                Greeting::V0(list) => {
+                    let answer = server.ask(&protocol::fetch_v0(&request, &list))?;
+                    let deepened = request.depth.is_some() && list.can_shallow();
+                    self.receive(|store| protocol::read_pack_v0(answer, deepened, store))
+                }
+            };
+            return match received {
+                Ok(()) => {
+                    server.close();
+                    Ok(())
+                }
+                Err(Received::Store(failure)) => Err(failure),
+                Err(Received::Trouble(trouble)) => Err(server.explain(trouble, false)),
+            };
+        }
+        let mut server = Http::new(self.remote, self.watch, self.progress)?;
+        // What it can leave out is in the greeting; without need it is not asked for.
+        let greeting = if self.speaks_v0() || request.commits_only {
+            server.greeting(!self.speaks_v0())?
+        } else {
+            Greeting::V2 { filter: false }
+        };
+        let received = match greeting {
+            Greeting::V2 { filter } => {
+                request.commits_only &= filter;
+                let mut answer = server.post(&protocol::fetch_v2(&request), true)?;
+                self.receive(|store| protocol::read_pack_v2(&mut answer, store))
+            }
+            Greeting::V0(list) => {
+                let mut answer = server.post(&protocol::fetch_v0(&request, &list), false)?;
+                let deepened = request.depth.is_some() && list.can_shallow();
+                self.receive(|store| protocol::read_pack_v0(&mut answer, deepened, store))
+            }
+        };
+        received.map_err(|received| match received {
+            Received::Store(failure) => failure,
+            Received::Trouble(trouble) => server.explain(trouble),
+        })
     }
 
     pub(super) fn take_from_disk(

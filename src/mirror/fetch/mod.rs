@@ -1,6 +1,7 @@
 //! Getting exactly one commit from a remote, and finding out what a name means there.
 
 mod exchange;
+mod history;
 mod names;
 mod receive;
 
@@ -16,6 +17,7 @@ use super::watch::Watch;
 use super::{Fetched, Progress, Remote, asked_with, complete, local, plain, retry};
 use crate::domain::{RepoUrl, Revision};
 use exchange::is_not_ours;
+pub(super) use history::{reach, tag};
 pub(super) use names::{list, resolve};
 
 /// More commits than this are not named to the server as known.
@@ -34,7 +36,7 @@ pub(super) fn fetch(
     progress: &dyn Fn(Progress),
 ) -> Result<Fetched, Failure> {
     let watch = Watch::start(remote);
-    let fetch = Fetch { repository, remote, watch: &watch, progress, bytes: Cell::new(0) };
+    let fetch = Fetch::new(repository, remote, &watch, progress);
     // An earlier fetch of more than one commit may have brought it.
     if repository.odb().is_ok_and(|odb| odb.exists(oid(wanted)))
         && let Ok(commit) = complete::keep(repository, wanted, &remote.url)
@@ -54,7 +56,17 @@ struct Fetch<'a> {
     bytes: Cell<usize>,
 }
 
-impl Fetch<'_> {
+impl<'a> Fetch<'a> {
+    /// Nothing is connected yet.
+    fn new(
+        repository: &'a Repository,
+        remote: &'a Remote,
+        watch: &'a Watch,
+        progress: &'a dyn Fn(Progress),
+    ) -> Self {
+        Self { repository, remote, watch, progress, bytes: Cell::new(0) }
+    }
+
     fn retrying<T>(&self, work: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
         retry::retrying(self.watch, self.remote.limits.pause, self.progress, work)
     }
@@ -96,6 +108,7 @@ impl Fetch<'_> {
             haves: self.haves(),
             shallow: repository::shallow(self.repository)?,
             depth: Some(1),
+            commits_only: false,
         })
     }
 

@@ -1,6 +1,5 @@
 //! What a name means at a remote.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io::Write;
 
@@ -26,7 +25,7 @@ pub(in crate::mirror) fn resolve(
     progress: &dyn Fn(Progress),
 ) -> Result<Revision, Failure> {
     let watch = Watch::start(remote);
-    let fetch = Fetch { repository, remote, watch: &watch, progress, bytes: Cell::new(0) };
+    let fetch = Fetch::new(repository, remote, &watch, progress);
     let prefixes = ["", "refs/", "refs/tags/", "refs/heads/"].map(|place| format!("{place}{name}"));
     let refs = fetch.retrying(|| fetch.list(&prefixes))?;
     // Git's own order.
@@ -80,7 +79,7 @@ pub(in crate::mirror) fn list(
             let (mut server, greeting) = Ssh::connect(remote, watch, progress)?;
             let refs = match greeting {
                 Greeting::V0(list) => list.refs,
-                Greeting::V2 => {
+                Greeting::V2 { .. } => {
                     let answer = server.ask(&protocol::list_v2(prefixes))?;
                     match protocol::read_list_v2(answer) {
                         Ok(refs) => refs,
@@ -95,7 +94,7 @@ pub(in crate::mirror) fn list(
 }
 
 impl Fetch<'_> {
-    fn list(&self, prefixes: &[String]) -> Result<Vec<RemoteRef>, Failure> {
+    pub(super) fn list(&self, prefixes: &[String]) -> Result<Vec<RemoteRef>, Failure> {
         list(self.remote, self.watch, self.progress, self.speaks_v0(), prefixes)
     }
 
@@ -141,38 +140,8 @@ impl Fetch<'_> {
         }
         let shallow = repository::shallow(self.repository)?;
         let depth = (!shallow.is_empty()).then_some(UNLIMITED);
-        let request = Request { wants: ends.to_vec(), haves: self.haves(), shallow, depth };
-        if let RepoUrl::Ssh { .. } = &self.remote.url {
-            let (mut server, greeting) = Ssh::connect(self.remote, self.watch, self.progress)?;
-            let received = match greeting {
-                Greeting::V2 => {
-                    let answer = server.ask(&protocol::fetch_v2(&request))?;
-                    self.receive(|store| protocol::read_pack_v2(answer, store))
-                }
-                Greeting::V0(list) => {
-                    let answer = server.ask(&protocol::fetch_v0(&request, &list))?;
-                    self.receive(|store| protocol::read_pack_v0(answer, depth.is_some(), store))
-                }
-            };
-            received.map_err(|received| match received {
-                Received::Store(failure) => failure,
-                Received::Trouble(trouble) => server.explain(trouble, false),
-            })
-        } else {
-            let mut server = Http::new(self.remote, self.watch, self.progress)?;
-            let received = if self.speaks_v0() {
-                let list = server.advertisement()?.unwrap_or_default();
-                let mut answer = server.post(&protocol::fetch_v0(&request, &list), false)?;
-                self.receive(|store| protocol::read_pack_v0(&mut answer, depth.is_some(), store))
-            } else {
-                let mut answer = server.post(&protocol::fetch_v2(&request), true)?;
-                self.receive(|store| protocol::read_pack_v2(&mut answer, store))
-            };
-            received.map_err(|received| match received {
-                Received::Store(failure) => failure,
-                Received::Trouble(trouble) => server.explain(trouble),
-            })
-        }
+        let haves = self.haves();
+        self.ask(Request { wants: ends.to_vec(), haves, shallow, depth, commits_only: false })
     }
 
     fn history_on_disk(&self, from: &Repository, ends: &[Revision]) -> Result<(), Failure> {
