@@ -419,6 +419,8 @@ pub struct App {
     pub symlinks: Symlinks,
     /// What happens after its deployment failed; `None` leaves it to the manifest's policy.
     pub on_failure: Option<OnFailure>,
+    /// What its commit has to prove.
+    pub verify: Option<Verify>,
 }
 
 impl App {

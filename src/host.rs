@@ -1,5 +1,7 @@
 //! This host: the effects of a rollout in terms of mirror, bundle, codedeploy and ledger.
 
+mod verify;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -216,16 +218,7 @@ impl<'a> LiveHost<'a> {
         }
         let console = self.run.console;
         let name = app.name.as_str();
-        let progress = |progress: Progress| match progress {
-            Progress::Receiving { objects, of, bytes } => {
-                console.received(name, objects, of, bytes);
-            }
-            Progress::Warning(text) => console.warn(Some(name), &text),
-            Progress::Retrying { reason, wait } => console.warn(
-                Some(name),
-                &format!("{reason}; trying again in {:.1} s", wait.as_secs_f64()),
-            ),
-        };
+        let progress = self.progress(app);
         self.turns.take(&source, revision, mirror.is_empty(), || {
             if share {
                 let mirrors = mirror.path().parent().unwrap_or(self.run.cache).to_owned();
@@ -252,7 +245,23 @@ impl<'a> LiveHost<'a> {
         })
     }
 
-    /// The commit in the mirror and its tree on the disk.
+    /// Passes on what a fetch tells.
+    fn progress(&self, app: &App) -> impl Fn(Progress) {
+        let console = self.run.console;
+        let name = app.name.as_str();
+        move |progress| match progress {
+            Progress::Receiving { objects, of, bytes } => {
+                console.received(name, objects, of, bytes);
+            }
+            Progress::Warning(text) => console.warn(Some(name), &text),
+            Progress::Retrying { reason, wait } => console.warn(
+                Some(name),
+                &format!("{reason}; trying again in {:.1} s", wait.as_secs_f64()),
+            ),
+        }
+    }
+
+    /// The commit in the mirror, verified, and its tree on the disk.
     fn bring(
         &self,
         mirror: &mut Mirror,
@@ -261,6 +270,7 @@ impl<'a> LiveHost<'a> {
         share: bool,
     ) -> Result<(Revision, mirror::Worktree), Trouble> {
         let commit = self.obtain(mirror, app, revision, share)?;
+        self.verify(mirror, app, revision, commit)?;
         let directories = self.worktrees(&app.name);
         for directory in &directories {
             private_directory(directory)?;

@@ -326,6 +326,7 @@ pub(crate) mod tests {
             export_ignore: true,
             symlinks: Symlinks::Safe,
             on_failure: None,
+            verify: None,
         }
     }
 

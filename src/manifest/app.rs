@@ -9,7 +9,7 @@ use crate::domain::{
 };
 use crate::manifest::fields::{Fields, Findings, Keys, did_you_mean, list};
 use crate::manifest::source::{self, Authority, Place, resolve};
-use crate::manifest::{Version, policy, when};
+use crate::manifest::{Version, policy, verify, when};
 use crate::yaml::{Node, Position};
 
 /// Version 2's keys; `defaults` may have all but the first.
@@ -26,9 +26,10 @@ const SECOND: &[&str] = &[
     "allow_ref",
     "on_failure",
     "when",
+    "verify",
 ];
 
-const LATER: &[&str] = &["timeout", "checks", "submodules", "lfs", "release_file", "verify"];
+const LATER: &[&str] = &["timeout", "checks", "submodules", "lfs", "release_file"];
 
 const APP: Keys =
     Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
@@ -75,6 +76,7 @@ pub(super) struct Common {
     allow_ref: Option<bool>,
     on_failure: Option<OnFailure>,
     when: Option<When>,
+    verify: Option<verify::Given>,
 }
 
 /// What became of one entry of `apps`.
@@ -153,6 +155,7 @@ fn common(fields: &mut Fields<'_>, findings: &mut Findings) -> Common {
             .take("when")
             .filter(|node| !node.is_null())
             .and_then(|node| when::read(node, findings)),
+        verify: verify::take(fields, findings),
     }
 }
 
@@ -185,6 +188,7 @@ pub(super) fn read<'n>(
     entry.enabled = own.enabled.or(defaults.enabled).unwrap_or(true);
     let allow_ref = own.allow_ref.or(defaults.allow_ref).unwrap_or(false);
     let release = release_node.and_then(|node| release(node, allow_ref, findings));
+    let verify = verify::merged(own.verify, defaults.verify.as_ref(), findings);
     let url = source.map(|(url, host)| {
         entry.github_host = host;
         url
@@ -208,6 +212,7 @@ pub(super) fn read<'n>(
         export_ignore: own.export_ignore.or(defaults.export_ignore).unwrap_or(true),
         symlinks: own.symlinks.or(defaults.symlinks).unwrap_or_default(),
         on_failure: own.on_failure.or(defaults.on_failure),
+        verify,
     });
     entry
 }

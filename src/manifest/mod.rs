@@ -19,6 +19,7 @@ pub mod reporting;
 mod source;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod when;
 
 use std::collections::HashMap;

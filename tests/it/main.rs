@@ -26,6 +26,7 @@ mod servers;
 mod sharing;
 mod signatures;
 mod tools;
+mod verify;
 
 /// A module that nobody named here would not be run, and nobody would notice.
 #[test]
