@@ -279,6 +279,42 @@ fn a_server_over_ssh_that_speaks_version_2_proves_it_too() {
 }
 
 #[test]
+fn a_history_that_lost_something_is_begun_anew() {
+    let estate = Estate::new(TestHost::new());
+    let upstream = estate.upstream("api");
+    let one = estate.release("api", "v1");
+    let two = grow(upstream, "refs/heads/main", &one, 10);
+    let three = grow(upstream, "refs/heads/main", &two, 10);
+    estate.deploy_one("api", &two, MAIN).ok();
+    estate.deploy_one("api", &three, MAIN).ok();
+    // The commits that the history borrows from the mirror go, with all that was fetched.
+    let mirror = estate.host.mirror("api");
+    std::fs::remove_dir_all(mirror.join("refs/multideployer/fetched")).expect("it goes");
+    std::fs::remove_file(mirror.join("shallow")).expect("it goes");
+    let objects = estate.host.mirror("api").join("objects/pack");
+    for entry in std::fs::read_dir(objects).expect("packs") {
+        std::fs::remove_file(entry.expect("an entry").path()).expect("it goes");
+    }
+    estate.deploy_one("api", &one, MAIN).ok();
+    assert_eq!(estate.host.recorded("api", "deployed"), Some(one.clone()));
+    // And packs that are garbage.
+    let four = grow(upstream, "refs/heads/main", &three, 10);
+    let five = grow(upstream, "refs/heads/main", &four, 10);
+    let packs = estate.host.mirror("api").join("history/objects/pack");
+    let mut spoilt = 0;
+    for entry in std::fs::read_dir(packs).expect("packs") {
+        let path = entry.expect("an entry").path();
+        std::fs::remove_file(&path).expect("it goes");
+        std::fs::write(&path, "garbage").expect("it is spoilt");
+        spoilt += 1;
+    }
+    assert!(spoilt > 0);
+    assert_ne!(four, five);
+    estate.deploy_one("api", &four, MAIN).ok();
+    assert_eq!(estate.host.recorded("api", "deployed"), Some(four));
+}
+
+#[test]
 fn a_repository_on_this_disk_proves_it_too() {
     let host = TestHost::new();
     let upstream = Upstream::new(host.path("tmp"), "api.git");

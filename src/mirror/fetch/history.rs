@@ -61,7 +61,14 @@ pub(in crate::mirror) fn reach(
         let history = open(mirror)?;
         search(mirror, &history, commit, &found, remote, &watch, progress)
     };
+    let before = mirror.path().join(DIRECTORY).exists();
     match look() {
+        // The mirror may have let go of old commits that this borrows: what it lacks is then
+        // taken for known, and never sent.
+        Ok(Reach::Not(looked)) if before && looked.iter().any(|looked| !looked.all) => {
+            remove(mirror)?;
+            look()
+        }
         // Nothing but time is lost with it.
         Err(Failure::Damaged { .. } | Failure::Git { .. }) => {
             remove(mirror)?;
