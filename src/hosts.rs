@@ -30,7 +30,50 @@ pub enum Auth {
     /// What a credential helper of git answers: its program and arguments.
     CredentialHelper(Vec<String>),
     /// A private key for SSH.
-    SshKeyFile(PathBuf),
+    SshKey {
+        /// Where it is.
+        key: KeyPlace,
+        /// Where the passphrase is that it is encrypted with.
+        passphrase: Option<SecretPlace>,
+    },
+    /// The keys of an ssh-agent.
+    SshAgent {
+        /// Its socket; what `SSH_AUTH_SOCK` names unless given.
+        socket: Option<PathBuf>,
+        /// The one key to offer; else the agent's keys in its order.
+        key: Option<AgentKey>,
+    },
+}
+
+/// Where a private key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// In a file.
+    File(PathBuf),
+    /// A program and its arguments print it.
+    Command(Vec<String>),
+}
+
+/// Where a secret is that is one line of text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// In an environment variable of this process.
+    Env(String),
+    /// In a file.
+    File(PathBuf),
+    /// A program and its arguments print it.
+    Command(Vec<String>),
+}
+
+/// What a key in an agent is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentKey {
+    /// The public key, as its file has it: kind and base64.
+    Public(String),
+    /// `SHA256:…`.
+    Fingerprint(String),
+    /// The comment the agent shows it with.
+    Comment(String),
 }
 
 /// A GitHub App, and which of its installations.
@@ -62,34 +105,57 @@ impl Auth {
             Self::CredentialHelper(words) => {
                 format!("the credential of the helper {}", program(words))
             }
-            Self::SshKeyFile(path) => format!("the key `{}`", path.display()),
+            Self::SshKey { key: KeyPlace::File(path), .. } => {
+                format!("the key `{}`", path.display())
+            }
+            Self::SshKey { key: KeyPlace::Command(words), .. } => {
+                format!("the key of the command {}", program(words))
+            }
+            Self::SshAgent { socket: Some(path), .. } => {
+                format!("the ssh-agent at `{}`", path.display())
+            }
+            Self::SshAgent { socket: None, .. } => "the ssh-agent of `SSH_AUTH_SOCK`".to_owned(),
         }
     }
 
     /// The files that a secret of it is read from.
     pub fn secret_files(&self) -> Vec<&Path> {
         match self {
-            Self::TokenFile(path) | Self::SshKeyFile(path) => vec![path],
+            Self::TokenFile(path) => vec![path],
             Self::GithubApp(app) => vec![&app.private_key_file],
+            Self::SshKey { key, passphrase } => {
+                let mut files: Vec<&Path> = Vec::new();
+                if let KeyPlace::File(path) = key {
+                    files.push(path);
+                }
+                if let Some(SecretPlace::File(path)) = passphrase {
+                    files.push(path);
+                }
+                files
+            }
             Self::None
             | Self::Given { .. }
             | Self::TokenEnv(_)
             | Self::TokenCommand(_)
-            | Self::CredentialHelper(_) => Vec::new(),
+            | Self::CredentialHelper(_)
+            | Self::SshAgent { .. } => Vec::new(),
         }
     }
 
     /// The variables of our own environment that hold a secret of it: no child may see them.
     pub fn secret_variables(&self) -> Vec<&str> {
         match self {
-            Self::TokenEnv(name) => vec![name],
+            Self::TokenEnv(name)
+            | Self::SshKey { passphrase: Some(SecretPlace::Env(name)), .. } => vec![name],
+            // Whoever may talk to the agent may log in with its keys.
+            Self::SshAgent { .. } => vec!["SSH_AUTH_SOCK"],
             Self::None
             | Self::Given { .. }
             | Self::TokenFile(_)
             | Self::TokenCommand(_)
             | Self::GithubApp(_)
             | Self::CredentialHelper(_)
-            | Self::SshKeyFile(_) => Vec::new(),
+            | Self::SshKey { .. } => Vec::new(),
         }
     }
 }

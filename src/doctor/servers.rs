@@ -15,7 +15,7 @@ use crate::deploy::{hidden, with_given_tokens};
 use crate::domain::{App, Release, RepoUrl, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::host::Run;
-use crate::hosts::{Auth, HostRule, Hosts};
+use crate::hosts::{Auth, HostRule, Hosts, KeyPlace, SecretPlace};
 use crate::manifest::Manifest;
 use crate::mirror::credentials::{self, Kept};
 use crate::mirror::examine::{self, Endpoint, Seen};
@@ -482,12 +482,15 @@ fn mode_of(file: &Path) -> String {
 /// Whether a program or a server is asked for the secret.
 fn connects(auth: &Auth) -> bool {
     match auth {
-        Auth::TokenCommand(_) | Auth::GithubApp(_) | Auth::CredentialHelper(_) => true,
-        Auth::None
-        | Auth::Given { .. }
-        | Auth::TokenEnv(_)
-        | Auth::TokenFile(_)
-        | Auth::SshKeyFile(_) => false,
+        Auth::TokenCommand(_)
+        | Auth::GithubApp(_)
+        | Auth::CredentialHelper(_)
+        | Auth::SshAgent { .. } => true,
+        Auth::SshKey { key, passphrase } => {
+            matches!(key, KeyPlace::Command(_))
+                || matches!(passphrase, Some(SecretPlace::Command(_)))
+        }
+        Auth::None | Auth::Given { .. } | Auth::TokenEnv(_) | Auth::TokenFile(_) => false,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use crate::diagnostic::quoted;
-use crate::hosts::{Auth, GithubApp};
+use crate::hosts::{AgentKey, Auth, GithubApp, KeyPlace, SecretPlace};
 use crate::manifest::app::is_variable;
 use crate::manifest::fields::{Fields, Findings, Keys, boolean, list};
 use crate::manifest::source::{Authority, resolve, url_path};
@@ -24,10 +24,15 @@ const KEYS: Keys = Keys {
         "github_app",
         "credential_helper",
         "ssh_key_file",
+        "ssh_key_command",
+        "ssh_agent",
+        "passphrase_env",
+        "passphrase_file",
+        "passphrase_command",
         "none",
         "username",
     ],
-    later: &["ssh_key_command", "ssh_agent"],
+    later: &[],
 };
 
 /// The kinds, of which there must be exactly one, in the order messages name them.
@@ -38,8 +43,13 @@ const KINDS: &[(&str, Read)] = &[
     ("github_app", github_app),
     ("credential_helper", credential_helper),
     ("ssh_key_file", ssh_key_file),
+    ("ssh_key_command", ssh_key_command),
+    ("ssh_agent", ssh_agent),
     ("none", none),
 ];
+
+/// What a key for SSH may have beside it.
+const PASSPHRASE: [&str; 3] = ["passphrase_env", "passphrase_file", "passphrase_command"];
 
 /// Reads the value of a kind. A mistake is added to the findings.
 type Read = fn(&Node, &mut Reader<'_, '_>) -> Option<Auth>;
@@ -47,7 +57,6 @@ type Read = fn(&Node, &mut Reader<'_, '_>) -> Option<Auth>;
 /// What a kind may look at beside its own value.
 struct Reader<'r, 'n> {
     /// The other keys of `auth`: it takes those that go with it.
-    #[expect(dead_code, reason = "no kind has a key beside it yet")]
     fields: &'r mut Fields<'n>,
     /// Of the manifest; paths are relative to it.
     directory: &'r Path,
@@ -108,8 +117,18 @@ pub(super) fn read(
             for (kind, _) in &given {
                 fields.take(kind);
             }
-            let given = list(given.iter().map(|(kind, _)| *kind));
-            findings.error(Some(node.at), format!("`auth` has {given}; it must have exactly one"));
+            let kinds = list(given.iter().map(|(kind, _)| *kind));
+            findings.error(Some(node.at), format!("`auth` has {kinds}; it must have exactly one"));
+        }
+    }
+    for key in PASSPHRASE {
+        if let Some(node) = fields.take(key)
+            && given.len() == 1
+        {
+            findings.error(
+                Some(node.at),
+                format!("`{key}` goes with `ssh_key_file` or `ssh_key_command`"),
+            );
         }
     }
     fields.finish(KEYS, findings);
@@ -271,7 +290,126 @@ fn credential_helper(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
 }
 
 fn ssh_key_file(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
-    reader.findings.path(node, "ssh_key_file", reader.directory).map(Auth::SshKeyFile)
+    let passphrase = passphrase(reader);
+    let key = reader.findings.path(node, "ssh_key_file", reader.directory).map(KeyPlace::File);
+    Some(Auth::SshKey { key: key?, passphrase: passphrase.ok()? })
+}
+
+fn ssh_key_command(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
+    let passphrase = passphrase(reader);
+    let example = "[/usr/local/bin/get-key, argument]";
+    let key = command(node, "ssh_key_command", example, reader).map(KeyPlace::Command);
+    Some(Auth::SshKey { key: key?, passphrase: passphrase.ok()? })
+}
+
+/// A mistake that was added to the findings.
+struct Found;
+
+/// Where the passphrase of a key is.
+fn passphrase(reader: &mut Reader<'_, '_>) -> Result<Option<SecretPlace>, Found> {
+    let given: Vec<_> = PASSPHRASE
+        .into_iter()
+        .filter_map(|key| reader.fields.take(key).map(|node| (key, node)))
+        .collect();
+    match given[..] {
+        [] => Ok(None),
+        [(key, node)] => {
+            let place = match key {
+                "passphrase_env" => variable(node, key, reader.findings).map(SecretPlace::Env),
+                "passphrase_file" => {
+                    reader.findings.path(node, key, reader.directory).map(SecretPlace::File)
+                }
+                _ => {
+                    let example = "[/usr/local/bin/get-passphrase, argument]";
+                    command(node, key, example, reader).map(SecretPlace::Command)
+                }
+            };
+            place.map(Some).ok_or(Found)
+        }
+        [.., (_, last)] => {
+            let keys = list(given.iter().map(|(key, _)| *key));
+            reader
+                .findings
+                .error(Some(last.at), format!("`auth` has {keys}; a key has one passphrase"));
+            Err(Found)
+        }
+    }
+}
+
+fn ssh_agent(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
+    const KEYS: Keys = Keys {
+        first: &[],
+        second: &["public_key", "fingerprint", "comment", "socket"],
+        later: &[],
+    };
+    if node.is_null() || boolean(node) == Some(true) {
+        return Some(Auth::SshAgent { socket: None, key: None });
+    }
+    if node.text().is_some() {
+        let hint = "write `ssh_agent: true`, or `ssh_agent: {fingerprint: \"SHA256:…\"}`";
+        let findings = &mut *reader.findings;
+        findings.error(Some(node.at), "`ssh_agent` is a text").hint = Some(hint.into());
+        return None;
+    }
+    let findings = &mut *reader.findings;
+    let mut fields = Fields::of(node, "`ssh_agent`", findings)?;
+    let asked_for_socket = fields.has("socket");
+    let socket = findings.take_path(&mut fields, "socket", reader.directory);
+    let mut keys = Vec::new();
+    let mut good = socket.is_some() || !asked_for_socket;
+    for kind in ["public_key", "fingerprint", "comment"] {
+        let Some((text, at)) = findings.take_text(&mut fields, kind) else { continue };
+        match agent_key(kind, text) {
+            Ok(key) => keys.push((kind, key)),
+            Err((problem, hint)) => {
+                good = false;
+                findings.error(Some(at), problem).hint = Some(hint.into());
+            }
+        }
+    }
+    fields.finish(KEYS, findings);
+    if keys.len() > 1 {
+        let given = list(keys.iter().map(|(kind, _)| *kind));
+        findings.error(Some(node.at), format!("`ssh_agent` has {given}; one names the key"));
+        return None;
+    }
+    let key = keys.pop().map(|(_, key)| key);
+    good.then_some(Auth::SshAgent { socket, key })
+}
+
+/// What names a key of an agent, or what is wrong with it and what would be right.
+fn agent_key(kind: &str, text: &str) -> Result<AgentKey, (String, &'static str)> {
+    match kind {
+        "public_key" => {
+            let mut words = text.split_whitespace();
+            let form = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| text.starts_with(kind));
+            match (words.next(), words.next()) {
+                (Some(kind), Some(base64)) if form => {
+                    Ok(AgentKey::Public(format!("{kind} {base64}")))
+                }
+                _ => Err((
+                    "`public_key` is not a public key".to_owned(),
+                    "write what the `.pub` file holds: `ssh-ed25519 AAAA…`",
+                )),
+            }
+        }
+        "fingerprint" => match fingerprint(text) {
+            Some(fingerprint) => Ok(AgentKey::Fingerprint(fingerprint)),
+            None => Err((
+                format!("{} is not a fingerprint `SHA256:…` of 43 characters", quoted(text)),
+                "`ssh-add -l` prints those of the agent's keys",
+            )),
+        },
+        _ => Ok(AgentKey::Comment(text.to_owned())),
+    }
+}
+
+/// A fingerprint as `ssh-keygen -l` shows it.
+pub(super) fn fingerprint(text: &str) -> Option<String> {
+    let digest = text.strip_prefix("SHA256:")?.trim_end_matches('=');
+    let valid = digest.len() == 43
+        && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
+    valid.then(|| format!("SHA256:{digest}"))
 }
 
 fn none(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {

@@ -112,13 +112,8 @@ fn host_keys(node: &Node, findings: &mut Findings) -> Option<Vec<String>> {
     let keys = findings.texts(node, "host_keys", false)?;
     let mut good = Vec::new();
     for (text, at) in &keys {
-        let digest = text.strip_prefix("SHA256:").map(|digest| digest.trim_end_matches('='));
-        let valid = digest.filter(|digest| {
-            digest.len() == 43
-                && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
-        });
-        if let Some(digest) = valid {
-            good.push(format!("SHA256:{digest}"));
+        if let Some(fingerprint) = auth::fingerprint(text) {
+            good.push(fingerprint);
         } else {
             findings
                 .error(

@@ -576,12 +576,17 @@ fn hosts_and_credentials() {
         "a: {proxy: 'http://proxy.example.com:3128/'}",
         "a: {proxy: 'http://user@[::1]:3128', proxy_auth: {password_env: PW}}",
         "a: {proxy: 'http://proxy:3128', proxy_auth: {user: u@x, password_file: /etc/pw}}",
+        "a: {auth: {ssh_key_file: /k, passphrase_env: P, username: git}}",
+        "a: {auth: {ssh_key_command: [get, key], passphrase_command: [get, it]}}",
+        "a: {auth: {ssh_agent: true}}",
+        "a: {auth: {ssh_agent: {socket: /run/agent, comment: deploy key}}}",
+        "a: {auth: {ssh_agent: {public_key: 'ssh-ed25519 AAAA me@here'}}}",
     ] {
         hosts_find(good, "");
     }
     let form = "write `host`, `host:port`, `host/org` or `host/org/repo`";
     let one = "use exactly one of `token_env`, `token_file`, `token_command`, `github_app`, \
-        `credential_helper`, `ssh_key_file`, `none`";
+        `credential_helper`, `ssh_key_file`, `ssh_key_command`, `ssh_agent`, `none`";
     for (value, expected) in [
         ("https://a.b: {}", format!("E m.yaml:3:3: a key of `hosts` is a host, without scheme and user -> {form}")),
         ("git@a.b: {}", format!("E m.yaml:3:3: a key of `hosts` is a host, without scheme and user -> {form}")),
@@ -598,6 +603,16 @@ fn hosts_and_credentials() {
         ("a: {auth: {token_command: get token}}", "E m.yaml:3:29: `token_command` is a text; it must be a list of words -> no shell reads it: `token_command: [/usr/local/bin/get-token, argument]`".into()),
         ("a: {auth: {token_command: []}}", "E m.yaml:3:29: `token_command` is an empty list".into()),
         ("a: {auth: {token: x}}", format!("E m.yaml:3:13: `auth` does not say where the credential is -> {one}\nE m.yaml:3:14: unknown key `token` -> did you mean `token_env`?")),
+        ("a: {auth: {ssh_key_command: get key}}", "E m.yaml:3:31: `ssh_key_command` is a text; it must be a list of words -> no shell reads it: `ssh_key_command: [/usr/local/bin/get-key, argument]`".into()),
+        ("a: {auth: {ssh_key_file: /k, passphrase_env: hunter-2}}", "E m.yaml:3:48: `passphrase_env` is not the name of an environment variable -> write the variable's name, not its value".into()),
+        ("a: {auth: {ssh_key_file: /k, passphrase: hunter2}}", "E m.yaml:3:32: unknown key `passphrase` -> did you mean `passphrase_env`?".into()),
+        ("a: {auth: {ssh_key_file: /k, passphrase_env: P, passphrase_file: /p}}", "E m.yaml:3:68: `auth` has `passphrase_env`, `passphrase_file`; a key has one passphrase".into()),
+        ("a: {auth: {token_file: /t, passphrase_file: /p}}", "E m.yaml:3:47: `passphrase_file` goes with `ssh_key_file` or `ssh_key_command`".into()),
+        ("a: {auth: {ssh_agent: yes please}}", "E m.yaml:3:25: `ssh_agent` is a text -> write `ssh_agent: true`, or `ssh_agent: {fingerprint: \"SHA256:…\"}`".into()),
+        ("a: {auth: {ssh_agent: {key: x}}}", "E m.yaml:3:26: unknown key `key` -> known are `public_key`, `fingerprint`, `comment`, `socket`".into()),
+        ("a: {auth: {ssh_agent: {public_key: /k.pub}}}", "E m.yaml:3:38: `public_key` is not a public key -> write what the `.pub` file holds: `ssh-ed25519 AAAA…`".into()),
+        ("a: {auth: {ssh_agent: {fingerprint: 'MD5:aa'}}}", "E m.yaml:3:39: `MD5:aa` is not a fingerprint `SHA256:…` of 43 characters -> `ssh-add -l` prints those of the agent's keys".into()),
+        ("a: {auth: {ssh_agent: {comment: x, public_key: 'ssh-rsa A'}}}", "E m.yaml:3:25: `ssh_agent` has `public_key`, `comment`; one names the key".into()),
         ("a: {auth: {none: no}}", "E m.yaml:3:20: `none` stands alone: `auth: none`".into()),
         ("a: {auth: {none: , username: x}, username: y}", "E m.yaml:3:46: `username` stands in `auth` already".into()),
         ("a: {username: 'x:hunter2'}", "E m.yaml:3:17: `username` contains a colon, which no user name may -> a password or token does not belong into the manifest".into()),
@@ -648,7 +663,7 @@ fn github_apps() {
     );
     hosts_find(
         "a: {auth: {github_apps: {}}}",
-        "E m.yaml:3:13: `auth` does not say where the credential is -> use exactly one of `token_env`, `token_file`, `token_command`, `github_app`, `credential_helper`, `ssh_key_file`, `none`\n\
+        "E m.yaml:3:13: `auth` does not say where the credential is -> use exactly one of `token_env`, `token_file`, `token_command`, `github_app`, `credential_helper`, `ssh_key_file`, `ssh_key_command`, `ssh_agent`, `none`\n\
          E m.yaml:3:14: unknown key `github_apps` -> did you mean `github_app`?",
     );
 }

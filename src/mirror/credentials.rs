@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agent::{self, Identity};
+use super::private_key::{self, PrivateKey};
 use super::{Failure, Remote};
 use crate::domain::{RepoUrl, Secret};
-use crate::hosts::Auth;
+use crate::hosts::{Auth, KeyPlace, SecretPlace};
 use crate::process::{self, Command, Interrupt, Outcome, Stream};
 
 /// How long a command that prints a secret may take.
@@ -38,18 +40,13 @@ pub enum Proof {
     /// A token or password, over HTTPS.
     Token(Secret),
     /// A private key in memory, over SSH.
-    Key {
-        /// In OpenSSH's or PEM format.
-        private: Secret,
-        /// What decrypts it.
-        passphrase: Option<Secret>,
-    },
-    /// The keys of an ssh-agent.
+    Key(Box<PrivateKey>),
+    /// Keys of an ssh-agent, which signs with them.
     Agent {
         /// Its socket.
         socket: PathBuf,
-        /// The public key file of the key to offer; all of them otherwise.
-        key: Option<PathBuf>,
+        /// The keys to offer, in this order.
+        keys: Vec<Identity>,
     },
 }
 
@@ -57,8 +54,8 @@ pub enum Proof {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A variable that is not set, or empty.
-    #[error("the variable `{0}` that should hold the token is not set")]
-    NotSet(String),
+    #[error("the variable `{0}` that should hold the {1} is not set")]
+    NotSet(String, &'static str),
     /// A file that cannot be read.
     #[error("cannot read {what} `{}`", path.display())]
     Read {
@@ -75,13 +72,32 @@ pub enum Error {
     /// White space or control characters inside, or far too long: not a token.
     #[error("{0} does not look like a token: it holds {1}")]
     NotAToken(String, &'static str),
-    /// Not a private key.
+    /// More than one line: not a passphrase.
+    #[error("{0} has more than one line")]
+    NotAPassphrase(String),
+    /// A private key that is none, or cannot be used.
+    #[error("{origin} {problem}")]
+    Key {
+        /// Where it came from.
+        origin: String,
+        /// What is wrong with it.
+        problem: private_key::Problem,
+    },
+    /// Not the private key of a GitHub App.
     #[error("{origin} {problem}")]
     NotAKey {
         /// Where it came from.
         origin: String,
         /// What is wrong with it.
         problem: &'static str,
+    },
+    /// An agent that does not give the key.
+    #[error("{origin} {problem}")]
+    Agent {
+        /// Which.
+        origin: String,
+        /// What is wrong with it.
+        problem: agent::Problem,
     },
     /// A command that did not do its work. Its output is not shown: it may hold the secret.
     #[error("the command `{program}` for the credential {how}")]
@@ -124,12 +140,26 @@ impl Error {
     /// What to do next.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NotSet(name) => format!(
+            Self::NotSet(name, _) => format!(
                 "set `{name}` where multideployer is started; the CodeDeploy agent may strip the environment of hooks, so a file or a command is safer"
             ),
+            Self::Read { path, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                let user = nix::unistd::geteuid();
+                let whose = fs_err::metadata(path).map_or_else(
+                    |_| "a directory above it is closed".to_owned(),
+                    |found| {
+                        let mode = found.mode() & 0o7777;
+                        format!("its mode is {mode:04o}, its owner has the id {}", found.uid())
+                    },
+                );
+                format!("this user (id {user}) may not read it: {whose}; `chown` it to this user and `chmod 0600` it")
+            }
             Self::Read { .. } => "check that the file is there and readable by this user".into(),
             Self::Empty(_) | Self::NotAToken(..) => "put the token alone into it, on one line".into(),
-            Self::NotAKey { .. } => "give an unencrypted or passphrase-provided private key in OpenSSH or PEM format".into(),
+            Self::NotAPassphrase(_) => "put the passphrase alone into it, on one line".into(),
+            Self::Key { problem, .. } => problem.hint().to_owned(),
+            Self::NotAKey { .. } => "generate a private key in the App's settings on GitHub, and put that file there".into(),
+            Self::Agent { problem, .. } => problem.hint(),
             Self::Command { .. } => "run the command by hand as this user and with this environment; it must print the secret alone and exit with 0".into(),
             Self::NoPassword { url: RepoUrl::Ssh { .. }, .. } => {
                 "use a `github://` or `https://` source; ssh wants a key".into()
@@ -186,7 +216,7 @@ pub fn resolve(
         Auth::Given { token: secret, .. } => Proof::Token(token(secret.expose(), true, &origin)?),
         Auth::TokenEnv(name) => {
             let text = (world.variable)(name).filter(|text| !text.trim().is_empty());
-            let text = text.ok_or_else(|| Error::NotSet(name.clone()))?;
+            let text = text.ok_or_else(|| Error::NotSet(name.clone(), "token"))?;
             Proof::Token(token(&text, true, &origin)?)
         }
         Auth::TokenFile(path) => {
@@ -200,9 +230,26 @@ pub fn resolve(
             username = answer.username.or(username);
             Proof::Token(answer.password)
         }
-        Auth::SshKeyFile(path) => {
-            let text = read_secret("the private key", path, world.warn)?;
-            Proof::Key { private: key(&text, &origin)?, passphrase: None }
+        Auth::SshKey { key, passphrase } => {
+            let passphrase = passphrase.as_ref().map(|place| secret_line(place, world));
+            let text = match key {
+                KeyPlace::File(path) => read_secret("the private key", path, world.warn)?,
+                KeyPlace::Command(argv) => printed(argv, world)?,
+            };
+            let key = PrivateKey::parse(&text, passphrase.transpose()?.as_ref());
+            Proof::Key(Box::new(
+                key.map_err(|problem| Error::Key { origin: origin.clone(), problem })?,
+            ))
+        }
+        Auth::SshAgent { socket, key } => {
+            let default = || (world.variable)("SSH_AUTH_SOCK").map(PathBuf::from);
+            let found =
+                agent::choose(socket.clone().or_else(default), key.as_ref(), world.interrupt);
+            let (socket, keys) = found.map_err(|problem| match problem {
+                agent::Problem::Interrupted(signal) => Error::Interrupted(signal),
+                problem => Error::Agent { origin: origin.clone(), problem },
+            })?;
+            Proof::Agent { socket, keys }
         }
     };
     Ok(Some(Credential { username, proof, origin }))
@@ -257,27 +304,32 @@ fn token(text: &str, spaces: bool, origin: &str) -> Result<Secret, Error> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// A text as a private key, refused early with the exact reason: libssh2 has one message
-/// for all of them.
-fn key(text: &str, origin: &str) -> Result<Secret, Error> {
-    let text = text.trim();
-    let problem = if text.is_empty() {
-        "is empty"
-    } else if text.starts_with("ssh-") || text.starts_with("ecdsa-") || text.starts_with("sk-") {
-        "is a public key; the private one is needed"
-    } else if text.starts_with("PuTTY-User-Key-File") {
-        "is in PuTTY's format; convert it with `puttygen -O private-openssh-new`"
-    } else if !text.starts_with("-----BEGIN ") {
-        "is not a private key in OpenSSH or PEM format"
-    } else if text.starts_with("-----BEGIN PUBLIC KEY") || text.starts_with("-----BEGIN CERT") {
-        "is not a private key"
-    } else if !text.lines().last().is_some_and(|line| line.starts_with("-----END ")) {
-        "is cut off"
-    } else {
-        // libssh2 wants the line feed at the end.
-        return Ok(Secret::new(format!("{text}\n")));
+/// A passphrase: one line, with the spaces it has.
+fn secret_line(place: &SecretPlace, world: &World<'_>) -> Result<Secret, Error> {
+    let (text, origin) = match place {
+        SecretPlace::Env(name) => {
+            let text = (world.variable)(name).filter(|text| !text.is_empty());
+            let text = text.ok_or_else(|| Error::NotSet(name.clone(), "passphrase"))?;
+            (text, format!("the passphrase in the variable `{name}`"))
+        }
+        SecretPlace::File(path) => (
+            read_secret("the passphrase file", path, world.warn)?,
+            format!("the passphrase in `{}`", path.display()),
+        ),
+        SecretPlace::Command(argv) => {
+            let program = argv.first().map_or("", String::as_str);
+            (printed(argv, world)?, format!("the passphrase of the command `{program}`"))
+        }
     };
-    Err(Error::NotAKey { origin: origin.to_owned(), problem })
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() {
+        return Err(Error::Empty(origin));
+    }
+    if line.contains(['\n', '\0']) {
+        return Err(Error::NotAPassphrase(origin));
+    }
+    Ok(Secret::new(line.to_owned()))
 }
 
 /// Reads a file with a secret in it.
@@ -382,8 +434,8 @@ mod tests {
 
     fn secret(auth: &Auth) -> String {
         match resolved(auth).0.unwrap().unwrap().proof {
-            Proof::Token(secret) | Proof::Key { private: secret, .. } => secret.expose().to_owned(),
-            Proof::Agent { .. } => panic!("an agent"),
+            Proof::Token(secret) => secret.expose().to_owned(),
+            Proof::Key(_) | Proof::Agent { .. } => panic!("a key"),
         }
     }
 
@@ -443,20 +495,5 @@ mod tests {
         let error = resolved(&Auth::TokenCommand(argv.into())).0.unwrap_err();
         assert!(error.to_string().contains("exited with code 3"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn what_is_no_private_key_is_told_exactly() {
-        for (text, word) in [
-            ("", "empty"),
-            ("ssh-ed25519 AAAA x", "public"),
-            ("hello", "not a private key"),
-            ("PuTTY-User-Key-File-2: ssh-rsa", "PuTTY"),
-            ("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", "cut off"),
-        ] {
-            let file = text_file(text, 0o600);
-            let error = resolved(&Auth::SshKeyFile(file.path().into())).0.unwrap_err();
-            assert!(error.to_string().contains(word), "{error}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! A mirror may be deleted at any time; that costs a fetch, never a truth. Nothing here
 //! reads the environment or a user's git configuration.
 
+pub mod agent;
 mod attributes;
 pub mod checkout;
 mod complete;
@@ -22,16 +23,19 @@ mod origin;
 mod pack;
 mod pkt;
 mod plain;
+pub mod private_key;
 mod protocol;
 pub mod proxy;
 mod repository;
 mod retry;
 mod share;
+mod signer;
 mod ssh;
 mod substitute;
 mod tls;
 pub mod trust;
 mod watch;
+mod wire;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +53,7 @@ pub use failure::{Failure, Retry};
 pub use housekeeping::{Effort, Tidied};
 pub use library::prepare;
 pub use origin::{Looked, Reach};
+pub use private_key::PrivateKey;
 pub use proxy::Proxy;
 pub(crate) use repository::oid;
 pub use share::Turns;

@@ -28,14 +28,14 @@ use git2::{
     FetchOptions, RemoteCallbacks, RemoteRedirect, Repository,
 };
 
-use super::credentials::Proof;
+use super::credentials::{Credential, Proof};
 use super::failure::{Failure, Step, harmless};
 use super::repository::FETCHED;
 use super::tls::Way;
 use super::trust::KnownHosts;
 use super::watch::Watch;
 use super::{Progress, Proxy, Remote, asked_with, lock};
-use crate::domain::{RepoUrl, Revision, Secret};
+use crate::domain::{RepoUrl, Revision};
 
 /// Held while libgit2 fetches.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -240,27 +240,38 @@ impl Talk<'_> {
             return Err(self.stop(Failure::CredentialMissing { url: remote_url() }));
         };
         if self.asked.replace(self.asked.get() + 1) > 0 {
-            let asked_with = credential.origin.clone();
-            let refused = Failure::Denied { url: remote_url(), asked_with, remote_said: None };
-            return Err(self.stop(refused));
+            return Err(self.stop(self.refused(credential, None)));
         }
         let name = credential.username.as_deref();
         match &credential.proof {
             Proof::Token(token) if kinds.contains(CredentialType::USER_PASS_PLAINTEXT) => {
                 Cred::userpass_plaintext(name.unwrap_or("x-access-token"), token.expose())
             }
-            Proof::Key { private, passphrase } if kinds.contains(CredentialType::SSH_MEMORY) => {
-                let passphrase = passphrase.as_ref().map(Secret::expose);
+            Proof::Key(key) if kinds.contains(CredentialType::SSH_MEMORY) => {
                 let name = name.or(user).unwrap_or("git");
-                Cred::ssh_key_from_memory(name, None, private.expose(), passphrase)
+                Cred::ssh_key_from_memory(name, None, key.text().expose(), None)
             }
-            Proof::Agent { .. } if kinds.contains(CredentialType::SSH_KEY) => {
-                Cred::ssh_key_from_agent(name.or(user).unwrap_or("git"))
-            }
+            // libgit2 asks the agent of `SSH_AUTH_SOCK` for whatever it has, and waits for it
+            // for ever.
+            Proof::Agent { .. } => Err(self.stop(Failure::AgentPlainly { url: remote_url() })),
             _ => Err(self.stop(Failure::CredentialUnusable {
                 url: remote_url(),
                 origin: credential.origin.clone(),
             })),
+        }
+    }
+
+    fn refused(&self, credential: &Credential, remote_said: Option<String>) -> Failure {
+        let (url, origin) = (self.remote.url.clone(), credential.origin.clone());
+        match (&credential.proof, &self.remote.url) {
+            (Proof::Key(key), RepoUrl::Ssh { user, .. }) => Failure::KeyDenied {
+                url,
+                origin,
+                user: credential.username.as_ref().unwrap_or(user).clone(),
+                keys: vec![key.shown()],
+                note: None,
+            },
+            _ => Failure::Denied { url, asked_with: origin, remote_said },
         }
     }
 
@@ -311,7 +322,11 @@ impl Talk<'_> {
             {
                 self.watch.timeout(Step::Read)
             }
-            (_, ErrorCode::Auth) => Failure::Denied { url, asked_with, remote_said: Some(words) },
+            (_, ErrorCode::Auth) => match &self.remote.credential {
+                // Servers that allow one try end the connection instead of asking again.
+                Some(credential) if self.asked.get() > 0 => self.refused(credential, Some(words)),
+                _ => Failure::Denied { url, asked_with, remote_said: Some(words) },
+            },
             (ErrorClass::Http, _) => match status {
                 Some(404 | 410) => {
                     Failure::NotFoundOrForbidden { url, asked_with, remote_said: None }

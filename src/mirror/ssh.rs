@@ -1,25 +1,29 @@
 //! `git-upload-pack` over SSH, by libssh2.
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use ssh2::{Channel, ErrorCode, MethodType, Session};
 
-use super::credentials::Proof;
+use super::agent::{self, Agent, Identity};
+use super::credentials::{self, Proof};
 use super::examine::AcceptedKey;
 use super::failure::{Failure, Step, harmless};
 use super::pkt::PktReader;
+use super::private_key::PrivateKey;
 use super::protocol::{self, Greeting, Trouble};
-use super::trust::{KnownHosts, fingerprint, kind_of};
+use super::signer::Signer;
+use super::trust::KnownHosts;
 use super::watch::Watch;
+use super::wire::{fingerprint, kind_of};
 use super::{Progress, Remote, asked_with, dial};
-use crate::domain::{RepoUrl, Secret};
+use crate::domain::RepoUrl;
 
 // libssh2's codes, which have no names in its binding.
 const TIMEOUT: i32 = -9;
 const KEY_EXCHANGE: i32 = -5;
 const METHOD_NONE: i32 = -17;
-const FILE: i32 = -16;
 const REFUSED: [i32; 3] = [-18, -19, -48];
 
 /// A running `git-upload-pack`.
@@ -224,35 +228,95 @@ fn log_in(
     let Some(credential) = &remote.credential else {
         return Err(Failure::CredentialMissing { url });
     };
-    let user = credential.username.as_deref().unwrap_or(address.user);
-    let offered = match &credential.proof {
-        Proof::Token(_) => {
-            return Err(Failure::CredentialUnusable { url, origin: credential.origin.clone() });
-        }
-        Proof::Key { private, passphrase } => session.userauth_pubkey_memory(
-            user,
-            None,
-            private.expose(),
-            passphrase.as_ref().map(Secret::expose),
-        ),
-        Proof::Agent { .. } => session.userauth_agent(user),
+    let login = Login {
+        remote,
+        watch,
+        session,
+        user: credential.username.as_deref().unwrap_or(address.user),
+        origin: &credential.origin,
     };
-    let Err(error) = offered else { return Ok(()) };
-    if let Some(failure) = watch.failure() {
-        return Err(failure);
+    match &credential.proof {
+        Proof::Token(_) => {
+            Err(Failure::CredentialUnusable { url, origin: credential.origin.clone() })
+        }
+        Proof::Key(key) => login.with_key(key),
+        Proof::Agent { socket, keys } => login.with_agent(socket, keys),
     }
-    Err(match error.code() {
-        ErrorCode::Session(code) if REFUSED.contains(&code) => Failure::Denied {
-            url,
-            asked_with: credential.origin.clone(),
-            remote_said: Some(format!("public key not accepted for user {user:?}")),
-        },
-        ErrorCode::Session(FILE) => Failure::Credential(super::credentials::Error::NotAKey {
-            origin: credential.origin.clone(),
-            problem: "cannot be used: its passphrase is missing or wrong, or its kind is not supported",
-        }),
-        ErrorCode::Session(_) | ErrorCode::SFTP(_) => explain(remote, watch, &error),
-    })
+}
+
+/// A login under way.
+struct Login<'a> {
+    remote: &'a Remote,
+    watch: &'a Watch,
+    session: &'a Session,
+    user: &'a str,
+    origin: &'a str,
+}
+
+impl Login<'_> {
+    fn with_key(&self, key: &PrivateKey) -> Result<(), Failure> {
+        let text = key.text().expose();
+        match self.session.userauth_pubkey_memory(self.user, None, text, None) {
+            Ok(()) => Ok(()),
+            Err(error) if refused(&error) => Err(self.denied(&[key.shown()], None)),
+            Err(error) => Err(explain(self.remote, self.watch, &error)),
+        }
+    }
+
+    /// Key by key, until one is good or the server had enough of them.
+    fn with_agent(&self, socket: &Path, keys: &[Identity]) -> Result<(), Failure> {
+        let unusable = |problem: agent::Problem| match problem {
+            agent::Problem::Interrupted(signal) => Failure::Interrupted(signal),
+            problem => {
+                let origin = self.origin.to_owned();
+                Failure::Credential(credentials::Error::Agent { origin, problem })
+            }
+        };
+        let patience = agent::PATIENCE.min(self.watch.remaining());
+        let mut agent =
+            Agent::connect(socket, &self.remote.interrupt, patience).map_err(unusable)?;
+        let mut offered = Vec::new();
+        for key in keys.iter().take(agent::OFFERED) {
+            self.watch.check()?;
+            let mut signer = Signer { agent: &mut agent, key, problem: None };
+            let result = signer.log_in(self.session, self.user);
+            if let Some(problem) = signer.problem {
+                return Err(unusable(problem));
+            }
+            match result {
+                Ok(()) => return Ok(()),
+                Err(error) if refused(&error) => offered.push(key.shown()),
+                // As sshd does after too many keys.
+                Err(_) if !offered.is_empty() && self.watch.failure().is_none() => {
+                    let note = "then it ended the connection";
+                    return Err(self.denied(&offered, Some(note)));
+                }
+                Err(error) => return Err(explain(self.remote, self.watch, &error)),
+            }
+        }
+        let more = keys.len().saturating_sub(offered.len());
+        let note = (more > 0).then(|| format!("{more} more in the agent were not tried"));
+        Err(self.denied(&offered, note.as_deref()))
+    }
+
+    /// None of these keys is good.
+    fn denied(&self, keys: &[String], note: Option<&str>) -> Failure {
+        if let Some(failure) = self.watch.failure() {
+            return failure;
+        }
+        Failure::KeyDenied {
+            url: self.remote.url.clone(),
+            origin: self.origin.to_owned(),
+            user: self.user.to_owned(),
+            keys: keys.to_vec(),
+            note: note.map(str::to_owned),
+        }
+    }
+}
+
+/// Whether it means that the server does not want the key.
+fn refused(error: &ssh2::Error) -> bool {
+    matches!(error.code(), ErrorCode::Session(code) if REFUSED.contains(&code))
 }
 
 fn explain(remote: &Remote, watch: &Watch, error: &ssh2::Error) -> Failure {

@@ -10,6 +10,7 @@ use openssl::pkey::PKey;
 use openssl::sign::Signer;
 
 use super::failure::{Failure, HostKey};
+use super::wire::{fingerprint, kind_of};
 
 /// What a server is recognised by.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -169,7 +170,7 @@ impl KnownHosts {
         let lines = self.lines_for(host, port);
         let of = |marker| lines.iter().filter(move |line| line.marker == marker);
         let show = |line: &Line| {
-            format!("{} {} at {}", line.kind, self::fingerprint(&line.key), line.place)
+            format!("{} {} at {}", line.kind, super::wire::fingerprint(&line.key), line.place)
         };
         if let Some(line) = of(Marker::Revoked).find(|line| line.key == key) {
             return Err(Failure::RevokedHostKey(describe(vec![show(line)], None)));
@@ -187,14 +188,13 @@ impl KnownHosts {
                 line.place
             )
         });
-        let note = note.or_else(|| {
-            (port == 122).then(|| {
-                "port 122 of GitHub Enterprise Server is its administrators' shell; git is on port 22".into()
-            })
-        });
+        let note = note.or_else(|| (port == 122).then(|| PORT_122.into()));
         Err(Failure::UnknownHostKey(describe(Vec::new(), note)))
     }
 }
+
+/// What whoever uses this port for git should know.
+pub(super) const PORT_122: &str = "port 122 of GitHub Enterprise Server is its administrators' shell, with a host key of its own; git is on port 22";
 
 /// Kinds of keys and the algorithms that show them, best first. Host certificates are not
 /// asked for: nothing here could check them.
@@ -209,20 +209,6 @@ const ALGORITHMS: &[(&str, &[&str])] = &[
 /// A host as `known_hosts` writes it.
 fn known_as(host: &str, port: u16) -> String {
     if port == 22 { host.to_owned() } else { format!("[{host}]:{port}") }
-}
-
-/// `SHA256:…`, as `ssh-keygen -l` shows it.
-pub(super) fn fingerprint(key: &[u8]) -> String {
-    let hash = openssl::base64::encode_block(&openssl::sha::sha256(key));
-    format!("SHA256:{}", hash.trim_end_matches('='))
-}
-
-/// The kind of a key: its first field.
-pub(super) fn kind_of(key: &[u8]) -> Option<String> {
-    let (length, rest) = key.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    let kind = rest.get(..length)?;
-    String::from_utf8(kind.to_vec()).ok()
 }
 
 fn parse(line: &str, place: String) -> Option<Line> {

@@ -11,13 +11,14 @@ mod https;
 mod plain;
 mod share;
 mod ssh;
+mod ssh_keys;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use multideployer::domain::{RepoUrl, Revision, Secret};
 use multideployer::mirror::{
-    Credential, Failure, Fetched, Limits, Mirror, Progress, Proof, Proxy, Remote, Trust,
+    Credential, Failure, Fetched, Limits, Mirror, PrivateKey, Progress, Proof, Proxy, Remote, Trust,
 };
 use multideployer::process::Interrupt;
 
@@ -80,8 +81,9 @@ fn token(text: &str) -> Credential {
 }
 
 fn key(pair: &support::keys::KeyPair) -> Credential {
-    let private = Secret::new(std::fs::read_to_string(&pair.file).expect("the key"));
-    let proof = Proof::Key { private, passphrase: None };
+    let text = std::fs::read_to_string(&pair.file).expect("the key");
+    let key = PrivateKey::parse(&text, None).expect("a private key");
+    let proof = Proof::Key(Box::new(key));
     Credential { username: None, proof, origin: "the key `K`".to_owned() }
 }
 

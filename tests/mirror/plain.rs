@@ -146,7 +146,7 @@ fn over_ssh_with_our_rules_for_host_keys() {
     let other = KeyPair::new(dir.path(), "other", Kind::Ed25519);
     way.credential = Some(key(&other));
     let failure = fetch(&mut mirror, &third, &way).expect_err("another key");
-    assert!(matches!(failure, Failure::Denied { .. }), "{failure}");
+    assert!(matches!(failure, Failure::KeyDenied { .. }), "{failure}");
     assert_eq!(server.refusals(), 1, "{}", server.log());
 }
 

@@ -10,25 +10,25 @@ use multideployer::mirror::{Failure, Mirror, Remote, Trust};
 use crate::support::keys::{KeyPair, Kind};
 use crate::support::sshd::{GitSshd, Options};
 use crate::support::upstream::Upstream;
-use crate::{assert_sound, fetch, key, mirror_in, remote, text, token};
+use crate::{assert_sound, fetch, key, mirror_in, remote, text};
 
-struct Bed {
-    dir: tempfile::TempDir,
-    upstream: Upstream,
-    key: KeyPair,
-    server: GitSshd,
-    mirror: Mirror,
-    path: PathBuf,
-    remote: Remote,
+pub(crate) struct Bed {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) upstream: Upstream,
+    pub(crate) key: KeyPair,
+    pub(crate) server: GitSshd,
+    pub(crate) mirror: Mirror,
+    pub(crate) path: PathBuf,
+    pub(crate) remote: Remote,
 }
 
-fn url(server: &GitSshd, path: &str) -> RepoUrl {
+pub(crate) fn url(server: &GitSshd, path: &str) -> RepoUrl {
     let (user, host) = (GitSshd::user(), "127.0.0.1".to_owned());
     RepoUrl::Ssh { user, host, port: server.port(), path: path.to_owned() }
 }
 
 impl Bed {
-    fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let root = dir.path().join("srv");
         let upstream = Upstream::new(&root, "acme/api.git");
@@ -45,11 +45,11 @@ impl Bed {
         Self { dir, upstream, key: pair, server, mirror, path, remote }
     }
 
-    fn know(&self, text: &str) {
+    pub(crate) fn know(&self, text: &str) {
         fs::write(self.dir.path().join("known_hosts"), text).expect("known hosts");
     }
 
-    fn failure(&mut self, commit: &str) -> Failure {
+    pub(crate) fn failure(&mut self, commit: &str) -> Failure {
         let failure = fetch(&mut self.mirror, commit, &self.remote).expect_err("a failure");
         let shown = text(&failure);
         assert!(!shown.contains("PRIVATE KEY"), "{shown}");
@@ -134,40 +134,6 @@ fn host_keys_unknown_changed_and_one_of_several() {
     bed.remote.trust.host_keys = Some(vec![other.fingerprint]);
     let failure = bed.failure(&"2".repeat(40));
     assert!(matches!(failure, Failure::ChangedHostKey(_)), "{failure}");
-}
-
-#[test]
-fn keys_of_every_kind_and_those_that_are_refused() {
-    let mut bed = Bed::new(&Options::default());
-    let dir = bed.dir.path().to_owned();
-    let pairs = [
-        KeyPair::new(&dir, "ed25519", Kind::Ed25519),
-        KeyPair::new(&dir, "ecdsa", Kind::Ecdsa),
-        KeyPair::new(&dir, "rsa", Kind::Rsa),
-        KeyPair::pem(&dir, "rsa_pem", Kind::Rsa, ""),
-        KeyPair::pem(&dir, "ecdsa_pem", Kind::Ecdsa, ""),
-    ];
-    let server = GitSshd::start_with(dir.join("srv"), &pairs, &Options::default());
-    bed.know(&server.known_hosts());
-    for (number, pair) in pairs.iter().enumerate() {
-        let commit = bed.upstream.commit(&[("a", &number.to_string())]);
-        let url = url(&server, "/acme/api.git");
-        let remote = Remote { url, credential: Some(key(pair)), ..bed.remote.clone() };
-        fetch(&mut bed.mirror, &commit, &remote).expect("a fetch");
-    }
-    let commit = bed.upstream.commit(&[("b", "1")]);
-    bed.remote.url = url(&server, "/acme/api.git");
-    bed.remote.credential = Some(key(&bed.key));
-    let failure = bed.failure(&commit);
-    assert!(matches!(failure, Failure::Denied { .. }), "{failure}");
-    assert_eq!(server.refusals(), 1, "{}", server.log());
-    bed.remote.credential = Some(token("s3cret"));
-    let failure = bed.failure(&commit);
-    assert!(matches!(failure, Failure::CredentialUnusable { .. }), "{failure}");
-    let locked = KeyPair::with_passphrase(&dir, "locked", Kind::Ed25519, "secret");
-    bed.remote.credential = Some(key(&locked));
-    let failure = bed.failure(&commit);
-    assert!(text(&failure).contains("passphrase"), "{failure}");
 }
 
 #[test]

@@ -19,6 +19,8 @@ impl Failure {
             Self::Denied { asked_with, .. } => {
                 format!("check that {asked_with} is complete, has not expired and may read this repository")
             }
+            Self::KeyDenied { url, user, keys, .. } => key_denied_hint(url, user, keys.len()),
+            Self::AgentPlainly { .. } => "unset MULTIDEPLOYER_TRANSPORT, or use `ssh_key_file` or `ssh_key_command`".into(),
             Self::CredentialMissing { url: RepoUrl::Ssh { .. } } => {
                 "add `auth: {ssh_key_file: …}` for this host or repository under `hosts` in the manifest".into()
             }
@@ -75,6 +77,26 @@ impl Failure {
         };
         Some(text)
     }
+}
+
+fn key_denied_hint(url: &RepoUrl, user: &str, keys: usize) -> String {
+    let (host, port) = match url {
+        RepoUrl::Ssh { host, port, .. } => (host.as_str(), *port),
+        RepoUrl::Https { authority, .. } => (authority.as_str(), 443),
+        RepoUrl::File(_) => ("", 0),
+    };
+    let key = if keys == 1 { "its public key" } else { "the public key of one of them" };
+    let mut hint = format!(
+        "check that {key} is registered at `{host}` (as a deploy key of this repository, or with an account that may read it) and has not expired"
+    );
+    if user != "git" {
+        hint += &format!("; git hosts want the user `git`, here it is `{user}`");
+    }
+    if port == 122 {
+        hint += "; ";
+        hint += crate::mirror::trust::PORT_122;
+    }
+    hint
 }
 
 fn host_key_hint(key: &HostKey) -> String {

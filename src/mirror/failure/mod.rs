@@ -128,6 +128,24 @@ pub enum Failure {
         /// What it was refused with.
         remote_said: Option<String>,
     },
+    /// The server takes none of the keys.
+    #[error(
+        "`{url}` refuses {origin} ({}) for the user `{user}`{}",
+        keys.join(", "),
+        note.as_ref().map(|note| format!("; {note}")).unwrap_or_default()
+    )]
+    KeyDenied {
+        /// The repository.
+        url: RepoUrl,
+        /// The credential by its origin.
+        origin: String,
+        /// Who wanted to log in.
+        user: String,
+        /// What was offered: kinds and fingerprints.
+        keys: Vec<String>,
+        /// More that a person should know.
+        note: Option<String>,
+    },
     /// The server wants a credential and there is none for it.
     #[error("`{url}` wants a credential, and none is configured for it")]
     CredentialMissing {
@@ -141,6 +159,12 @@ pub enum Failure {
         url: RepoUrl,
         /// The credential by its origin.
         origin: String,
+    },
+    /// An agent, in the plain way.
+    #[error("`{url}` is fetched with libgit2's own transports, which cannot use an ssh-agent")]
+    AgentPlainly {
+        /// The repository.
+        url: RepoUrl,
     },
     /// The credential could not be had.
     #[error(transparent)]

@@ -11,6 +11,7 @@ impl Failure {
             Self::Denied { remote_said, .. } => {
                 !remote_said.as_ref().is_some_and(|said| said.contains("403"))
             }
+            Self::KeyDenied { .. } => true,
             _ => false,
         }
     }
@@ -45,6 +46,8 @@ impl Failure {
             | Self::AmbiguousName { .. }
             | Self::NotFoundOrForbidden { .. }
             | Self::Denied { .. }
+            | Self::KeyDenied { .. }
+            | Self::AgentPlainly { .. }
             | Self::CredentialMissing { .. }
             | Self::CredentialUnusable { .. }
             | Self::Credential(_)
@@ -80,6 +83,8 @@ impl Failure {
             | Self::AmbiguousName { .. }
             | Self::NotFoundOrForbidden { .. }
             | Self::Denied { .. }
+            | Self::KeyDenied { .. }
+            | Self::AgentPlainly { .. }
             | Self::CredentialMissing { .. }
             | Self::CredentialUnusable { .. }
             | Self::Credential(_)
