@@ -63,10 +63,8 @@ pub struct AcceptedKey {
 /// What the listing of a repository showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
-    /// Branches.
-    pub branches: usize,
-    /// The branch whose end is the wanted commit, if one's is.
-    pub wanted_at: Option<String>,
+    /// Branches, and the commit each ends with.
+    pub branches: Vec<(String, Revision)>,
 }
 
 /// Where `remote` is connected to; `None` for a repository on this host.
@@ -116,22 +114,17 @@ pub fn connect(
 
 /// Lists the repository's branches with the remote's credential, once, without retries.
 /// What was seen of the server comes back in any case.
-pub fn list(
-    remote: &Remote,
-    wanted: Option<Revision>,
-    progress: &dyn Fn(Progress),
-) -> (Seen, Result<Listing, Failure>) {
+pub fn list(remote: &Remote, progress: &dyn Fn(Progress)) -> (Seen, Result<Listing, Failure>) {
     let eyes = Eyes::open();
     let watch = Watch::start_seeing(remote, eyes.clone());
     let prefixes = ["HEAD", "refs/heads/"].map(str::to_owned);
     let refs = fetch::list(remote, &watch, progress, false, &prefixes);
     let listing = refs.map(|refs| {
-        let branch = |name: &[u8]| {
-            name.strip_prefix(b"refs/heads/").map(|n| String::from_utf8_lossy(n).into_owned())
-        };
-        let branches = refs.iter().filter(|found| branch(&found.name).is_some()).count();
-        let at = refs.iter().find(|found| Some(found.id) == wanted && found.name != b"HEAD");
-        Listing { branches, wanted_at: at.and_then(|found| branch(&found.name)) }
+        let branches = refs.iter().filter_map(|found| {
+            let name = found.name.strip_prefix(b"refs/heads/")?;
+            Some((super::failure::harmless(name), found.id))
+        });
+        Listing { branches: branches.collect() }
     });
     (eyes.seen(), listing)
 }

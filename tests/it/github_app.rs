@@ -266,3 +266,37 @@ fn a_source_over_ssh_asks_for_no_token() {
     bed.host.deploy().code(3).says("a GitHub App has tokens for").says("ssh wants a key");
     assert_eq!(bed.github.git().connections(), 0);
 }
+
+#[test]
+fn the_doctor_gets_a_token_and_says_what_is_wrong_with_the_app() {
+    let mut bed = Bed::new(&["one", "two"]);
+    bed.manifest(&client(), 2);
+    let document = bed.host.run(&["doctor", "--json"]).ok().json();
+    let of = |document: &serde_json::Value, check: &str, status: &str| {
+        let sections = document["sections"].as_array().expect("sections").clone();
+        let all = sections.iter().flat_map(|s| s["findings"].as_array().expect("a list").clone());
+        let found: Vec<_> = all.filter(|f| f["check"] == check && f["status"] == status).collect();
+        found
+    };
+    let credential = of(&document, "credential", "ok").remove(0);
+    let text = credential["message"].as_str().expect("text");
+    assert!(
+        text.contains(&format!("the GitHub App `{CLIENT}`")) && text.contains("0600"),
+        "{text}"
+    );
+    assert_eq!(of(&document, "repository", "ok").len(), 2);
+    assert_eq!(bed.github.tokens().len(), 1, "one token for both");
+    // Offline its server is not asked.
+    bed.github.git().forget();
+    let document = bed.host.run(&["doctor", "--json", "--offline"]).ok().json();
+    assert_eq!(of(&document, "credential", "not_checked").len(), 1);
+    assert_eq!(bed.github.git().connections(), 0);
+    // Another key than the App's.
+    let stranger = Rsa::generate(2048).expect("a key").private_key_to_pem().expect("PEM");
+    bed.host.secret("app.pem", &String::from_utf8(stranger).expect("text"));
+    let ran = bed.host.run(&["doctor", "--json"]).code(11);
+    let problem = of(&ran.json(), "credential", "problem").remove(0);
+    assert!(problem["message"].as_str().expect("text").contains(CLIENT), "{problem}");
+    assert!(problem["remedy"].is_string(), "{problem}");
+    bed.assert_nowhere();
+}
