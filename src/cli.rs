@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::domain::OnFailure;
+use crate::domain::{Deadline, OnFailure};
 use crate::error::{ExitCode, Failure};
 
 const EXIT_CODES: &str = "\
@@ -15,7 +15,8 @@ Exit codes:
   2 usage or configuration refused  3 fetch failed: network, credential, commit
   4 an app failed                   5 the same, and all was put back
   6 putting back failed, too        7 unsafe or invalid content refused
-  9 another run holds the lock     10 --exit-code: there are changes
+  8 the deadline left no time       9 another run holds the lock
+ 10 --exit-code: there are changes
  11 environment unfit (no tool, not root, disk)
  129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM
 Exit codes 2, 3, 7, 9, 10 and 11 leave the host as it was.
@@ -155,6 +156,10 @@ pub struct DeployArgs {
     /// with the others, or `restore` what this run changed
     #[arg(long, value_name = "WHAT", value_parser = on_failure)]
     pub on_failure: Option<OnFailure>,
+    /// When the run has to be over, counted from its start: `auto` is before the hook around
+    /// it times out, `none` is never
+    #[arg(long, value_name = "TIME", value_parser = deadline)]
+    pub deadline: Option<Deadline>,
     /// How long to wait for another run to end
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub lock_wait: Option<Duration>,
@@ -325,6 +330,14 @@ fn on_failure(text: &str) -> Result<OnFailure, String> {
         .into_iter()
         .find(|known| known.to_string() == text)
         .ok_or_else(|| "expected stop, continue or restore".to_owned())
+}
+
+fn deadline(text: &str) -> Result<Deadline, String> {
+    match text {
+        "auto" => Ok(Deadline::Auto),
+        "none" => Ok(Deadline::None),
+        time => duration(time).map(Deadline::After),
+    }
 }
 
 /// Reads `90`, `90s`, `10m`, `1h`.

@@ -12,7 +12,7 @@ use crate::announce::Audience;
 use crate::cli::{DeployArgs, PlanArgs};
 use crate::codedeploy::{self, Found};
 use crate::diagnostic::Diagnostic;
-use crate::domain::{AppName, Elsewhere, Facts, OnFailure, Release, Revision};
+use crate::domain::{AppName, Deadline, Elsewhere, Facts, OnFailure, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::host::{self, LiveHost, Run};
 use crate::hosts::{Auth, HostRule, Hosts};
@@ -23,7 +23,7 @@ use crate::manifest::Manifest;
 use crate::manifest::reporting::Reporting;
 use crate::mirror::credentials::Kept;
 use crate::plan::{Action, Plan, Recorded, Selection, SkipReason, Wanted};
-use crate::process::Interrupt;
+use crate::process::{self, Interrupt};
 use crate::report::console::{Console, Place};
 use crate::report::human::{self, Paint};
 use crate::report::log::Log;
@@ -245,8 +245,10 @@ fn run_plan(
         std::process::id(),
         jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
     );
+    let deadline = deadline(settings, args.deadline.unwrap_or(manifest.policy.deadline), console);
     let inside = settings.environment.get("MULTIDEPLOYER_RUN_ID").and_then(OsStr::to_str);
-    let wait = args.lock_wait.unwrap_or(LOCK_WAIT);
+    let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+    let wait = args.lock_wait.unwrap_or(LOCK_WAIT).min(left.unwrap_or(Duration::MAX));
     let _lock = RunLock::acquire(
         &settings.state_dir,
         &Claim { run: id, holder: &lock_holder, wait, inside },
@@ -274,6 +276,7 @@ fn run_plan(
         variable: &variable,
         hidden: hidden(&settings.environment, &hosts, &manifest.report),
         offline: args.offline,
+        deadline,
         hook: settings.hook.as_ref(),
         agent_configuration_file: agent_file,
         state: &settings.state_dir,
@@ -341,6 +344,7 @@ pub fn plan(
         variable: &variable,
         hidden: hidden(&settings.environment, &hosts, &manifest.report),
         offline: args.offline,
+        deadline: None,
         hook: None,
         agent_configuration_file: None,
         state: &settings.state_dir,
@@ -428,6 +432,30 @@ impl<'a> PlanReport<'a> {
             warnings,
         }
     }
+}
+
+/// When a run has to be over.
+fn deadline(settings: &Settings, deadline: Deadline, console: &Console) -> Option<Instant> {
+    let after = match (deadline, &settings.hook) {
+        (Deadline::None, _) | (Deadline::Auto, None) => return None,
+        (Deadline::After(time), _) => time,
+        (Deadline::Auto, Some(hook)) => {
+            let root = codedeploy::root_dir(settings.agent_configuration_file.as_deref());
+            let group = settings.environment.text("DEPLOYMENT_GROUP_ID");
+            let above = process::command_lines_above();
+            let found = codedeploy::hook_timeout(&root, hook, group.as_deref(), &above);
+            let whose = match &found.appspec {
+                Some(file) => format!("as `{}` says", file.display()),
+                None => "the agent's default".to_owned(),
+            };
+            let timeout = found.timeout.as_secs();
+            console.log(None, &format!("the hook may take {timeout} s, {whose}"));
+            found.less_a_margin()
+        }
+    };
+    let left = after.saturating_sub(process::age());
+    console.log(None, &format!("the run has to be over in {} s", left.as_secs()));
+    Instant::now().checked_add(left)
 }
 
 /// What this host is.

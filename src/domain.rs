@@ -7,6 +7,7 @@ mod when;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 pub use when::{Elsewhere, Facts, Glob, GlobError, When};
 
@@ -362,6 +363,18 @@ impl fmt::Display for OnFailure {
     }
 }
 
+/// When a run has to be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deadline {
+    /// A little before the hook around it times out; never outside of a hook.
+    #[default]
+    Auto,
+    /// Never.
+    None,
+    /// This long after this process was started.
+    After(Duration),
+}
+
 /// The CodeDeploy lifecycle event that this program runs in.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Hook {
@@ -417,6 +430,8 @@ pub struct App {
     pub export_ignore: bool,
     /// Which links may be in the bundle.
     pub symlinks: Symlinks,
+    /// How long its deployment may take.
+    pub timeout: Option<Duration>,
     /// What happens after its deployment failed; `None` leaves it to the manifest's policy.
     pub on_failure: Option<OnFailure>,
     /// What its commit has to prove.

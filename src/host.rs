@@ -45,6 +45,8 @@ pub struct Run<'a> {
     pub hidden: Vec<OsString>,
     /// Make no connection.
     pub offline: bool,
+    /// When it has to be over.
+    pub deadline: Option<Instant>,
     /// The hook around this run.
     pub hook: Option<&'a Hook>,
     /// The agent's configuration file, if one was named.
@@ -312,6 +314,15 @@ impl<'a> LiveHost<'a> {
         Ok((bundle, checked.warnings))
     }
 
+    /// How long a step may take. Putting back may take longer than there is time: to leave the
+    /// host as it is would be worse.
+    fn limit(&self, step: &Step) -> Option<(Duration, &'static str)> {
+        let own = step.app.timeout.map(|timeout| (timeout, "its `timeout`"));
+        let left = self.time_left().filter(|_| !step.puts_back());
+        let run = left.map(|left| (left, "the time of the run"));
+        own.into_iter().chain(run).min_by_key(|(limit, _)| *limit)
+    }
+
     /// The commit that a step deploys: its release may be an annotated tag's id.
     fn commit_of(step: &Step, prepared: &Prepared) -> Revision {
         if step.puts_back() { step.revision } else { prepared.commit }
@@ -404,6 +415,10 @@ fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
     remote.credential = credential(run, app, &remote, &warn).map_err(|error| {
         Failure::from(error).context(format!("cannot show {} a credential", app.source))
     })?;
+    if let Some(deadline) = run.deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        remote.limits.total = remote.limits.total.min(left);
+    }
     Ok(remote)
 }
 
@@ -549,7 +564,14 @@ impl Host for LiveHost<'_> {
             }
             other => other,
         };
-        let (commit, worktree) = brought.map_err(Failure::from)?;
+        let (commit, worktree) = brought.map_err(|trouble| {
+            let failure = Failure::from(trouble);
+            if failure.code == ExitCode::Fetch && self.time_left() == Some(Duration::ZERO) {
+                let failure = failure.context("the deadline came before its commit was there");
+                return Failure { code: ExitCode::Deadline, ..failure };
+            }
+            failure
+        })?;
         // Before the checks: its worktree is to be removed in any case.
         lock(&self.prepared)
             .insert(app.name.clone(), Prepared { mirror, commit, bytes: worktree.bytes });
@@ -610,6 +632,7 @@ impl Host for LiveHost<'_> {
             hook: self.run.hook,
             agent_configuration_file: self.run.agent_configuration_file,
             state: self.run.state,
+            limit: self.limit(step),
         };
         let mut environment = EnvironmentChange::for_job(&job, self.run.variable);
         environment.remove.extend(self.run.hidden.iter().cloned());
@@ -646,6 +669,19 @@ impl Host for LiveHost<'_> {
             // The attempt is recorded; only its history entry is missing.
             self.run.console.warn(Some(step.app.name.as_str()), &error.line());
         }
+    }
+
+    fn time_left(&self) -> Option<Duration> {
+        Some(self.run.deadline?.saturating_duration_since(Instant::now()))
+    }
+
+    fn expects(&self, step: &Step) -> Duration {
+        let last = self.with_mirror(step, |prepared| {
+            let history = history::read(prepared.mirror.repository())?;
+            Ok(history.iter().find(|entry| entry.failure.is_none()).map(|entry| entry.took))
+        });
+        // What is not known to be quick may take all the time it has.
+        last.ok().flatten().or(step.app.timeout).unwrap_or_default()
     }
 
     fn interrupted(&self) -> Option<ExitCode> {

@@ -325,6 +325,7 @@ pub(crate) mod tests {
             skip_events: Vec::new(),
             export_ignore: true,
             symlinks: Symlinks::Safe,
+            timeout: None,
             on_failure: None,
             verify: None,
         }

@@ -37,6 +37,10 @@ pub trait Host: Sync {
     fn record_success(&mut self, step: &Step, took: Duration) -> Result<(), Failure>;
     /// Records that the attempt failed. The attempt itself stays recorded.
     fn record_failure(&mut self, step: &Step, failure: &Failure, took: Duration);
+    /// How much time is left; `None` is no end of it.
+    fn time_left(&self) -> Option<Duration>;
+    /// How long a step will take, as far as can be known: as long as it took last time.
+    fn expects(&self, step: &Step) -> Duration;
     /// The signal that ends this run, as an exit code, if one has come.
     fn interrupted(&self) -> Option<ExitCode>;
     /// Something happened that somebody may want to see.
@@ -121,6 +125,13 @@ pub enum NotRun {
     Ended,
     /// It needs this app, which failed, was put back or was not run itself.
     Needs(AppName),
+    /// The deadline would have come before its end.
+    NoTime {
+        /// How much time there was, in seconds.
+        left: u64,
+        /// How much it would have needed, in seconds.
+        expected: u64,
+    },
 }
 
 impl NotRun {
@@ -129,6 +140,10 @@ impl NotRun {
         match self {
             Self::Ended => None,
             Self::Needs(app) => Some(format!("needs {app}")),
+            Self::NoTime { left: 0, .. } => Some("no time left".to_owned()),
+            Self::NoTime { left, expected } => {
+                Some(format!("{left} s left, {expected} s expected"))
+            }
         }
     }
 }
@@ -147,7 +162,11 @@ impl Outcome {
             return ExitCode::Restored;
         }
         let first = self.failures().map(|(_, failure)| failure).next();
-        first.or(self.refused.as_ref()).map_or(ExitCode::Ok, |failure| failure.code)
+        if let Some(failure) = first.or(self.refused.as_ref()) {
+            return failure.code;
+        }
+        let late = |result: &AppResult| matches!(result, AppResult::NotRun(NotRun::NoTime { .. }));
+        if ended(late) { ExitCode::Deadline } else { ExitCode::Ok }
     }
 
     /// The apps that failed, those whose deployment failed first.

@@ -5,14 +5,17 @@
 //! the built-in one. Success is their exit code; text is only parsed for nicer messages.
 
 mod explain;
+mod outer;
 pub mod start;
 mod tool;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use explain::Explanation;
+pub use outer::hook_timeout;
 pub use tool::{Choice, Found, Tool, find, probe};
 
 use crate::domain::{App, Hook, Revision};
@@ -49,6 +52,8 @@ pub struct Job<'a> {
     /// The state directory: the built-in tool keeps its own state below it where there is no
     /// agent whose directories it could share.
     pub state: &'a Path,
+    /// How long it may take, and what says so: "its `timeout`".
+    pub limit: Option<(Duration, &'static str)>,
 }
 
 /// Changes to the environment a tool is started with.
@@ -153,6 +158,7 @@ pub fn deploy(
     for (name, value) in &environment.set {
         command = command.env(name, value);
     }
+    command = command.deadline(job.limit.map(|(limit, _)| limit));
     let mut printed = Printed::default();
     let finished = command.run(interrupt, &mut |line| {
         let text = String::from_utf8_lossy(line.bytes);
@@ -183,6 +189,16 @@ pub fn deploy(
         Outcome::NotStarted(reason) => {
             return Err(Failure::from_error(ExitCode::AppFailed, reason)
                 .context(format!("cannot start {}", tool.describe())));
+        }
+        Outcome::TimedOut { .. } => {
+            let limit = job.limit.map_or("a limit", |(_, what)| what);
+            let how = describe_exit(&finished);
+            let text = format!("{limit} is over: codedeploy-local {how}, with its hooks");
+            let Explanation { reason, output, .. } = explain();
+            let mut failure = Failure::new(ExitCode::AppFailed, text);
+            failure.causes.extend(reason);
+            failure.output = output;
+            return Err(failure);
         }
         _ => Failure::new(
             ExitCode::AppFailed,
@@ -272,6 +288,7 @@ mod tests {
             hook,
             agent_configuration_file: None,
             state: Path::new("/state"),
+            limit: None,
         }
     }
 

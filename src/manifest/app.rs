@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use crate::diagnostic::quoted;
 use crate::domain::{
@@ -26,10 +27,11 @@ const SECOND: &[&str] = &[
     "allow_ref",
     "on_failure",
     "when",
+    "timeout",
     "verify",
 ];
 
-const LATER: &[&str] = &["timeout", "checks", "submodules", "lfs", "release_file"];
+const LATER: &[&str] = &["checks", "submodules", "lfs", "release_file"];
 
 const APP: Keys =
     Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
@@ -76,6 +78,7 @@ pub(super) struct Common {
     allow_ref: Option<bool>,
     on_failure: Option<OnFailure>,
     when: Option<When>,
+    timeout: Option<Duration>,
     verify: Option<verify::Given>,
 }
 
@@ -151,6 +154,7 @@ fn common(fields: &mut Fields<'_>, findings: &mut Findings) -> Common {
         ),
         allow_ref: findings.take_bool(fields, "allow_ref"),
         on_failure: policy::take_on_failure(fields, findings),
+        timeout: findings.take_duration(fields, "timeout"),
         when: fields
             .take("when")
             .filter(|node| !node.is_null())
@@ -211,6 +215,7 @@ pub(super) fn read<'n>(
         skip_events: own.skip_events.or_else(|| defaults.skip_events.clone()).unwrap_or_default(),
         export_ignore: own.export_ignore.or(defaults.export_ignore).unwrap_or(true),
         symlinks: own.symlinks.or(defaults.symlinks).unwrap_or_default(),
+        timeout: own.timeout.or(defaults.timeout),
         on_failure: own.on_failure.or(defaults.on_failure),
         verify,
     });

@@ -170,6 +170,12 @@ impl<'n> Fields<'n> {
         self.fields.get_mut(index)?.take().map(|field| field.value)
     }
 
+    /// The value of a key, which stays unknown.
+    pub(super) fn peek(&self, key: &str) -> Option<&'n Node> {
+        let index = *self.by_key.get(key)?;
+        self.fields.get(index)?.as_ref().map(|field| field.value)
+    }
+
     /// Whether there is such a key that was not taken.
     pub(super) fn has(&self, key: &str) -> bool {
         self.by_key.get(key).and_then(|index| self.fields.get(*index)).is_some_and(Option::is_some)

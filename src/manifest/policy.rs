@@ -3,7 +3,7 @@
 use std::num::NonZeroU16;
 
 use crate::diagnostic::quoted;
-use crate::domain::OnFailure;
+use crate::domain::{Deadline, OnFailure};
 use crate::manifest::fields::{Fields, Findings, Keys};
 use crate::yaml::Node;
 
@@ -15,12 +15,14 @@ pub const MOST_JOBS: u16 = 64;
 pub struct Policy {
     /// What happens after an app failed that does not say it itself.
     pub on_failure: OnFailure,
+    /// When a run has to be over.
+    pub deadline: Deadline,
     /// How many apps are prepared at a time, if it says so.
     pub jobs: Option<NonZeroU16>,
 }
 
 const KEYS: Keys =
-    Keys { first: &[], second: &["on_failure", "jobs"], later: &["deadline", "removed_apps"] };
+    Keys { first: &[], second: &["on_failure", "deadline", "jobs"], later: &["removed_apps"] };
 
 pub(super) fn read(node: &Node, findings: &mut Findings) -> Policy {
     let Some(mut fields) = Fields::of(node, "`policy`", findings) else {
@@ -28,6 +30,7 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Policy {
     };
     let policy = Policy {
         on_failure: take_on_failure(&mut fields, findings).unwrap_or_default(),
+        deadline: take_deadline(&mut fields, findings).unwrap_or_default(),
         jobs: take_jobs(&mut fields, findings),
     };
     fields.finish(KEYS, findings);
@@ -47,6 +50,14 @@ pub(super) fn take_on_failure(
             ("restore", OnFailure::Restore),
         ],
     )
+}
+
+fn take_deadline(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<Deadline> {
+    match fields.peek("deadline")?.text() {
+        Some("auto") => fields.take("deadline").map(|_| Deadline::Auto),
+        Some("none") => fields.take("deadline").map(|_| Deadline::None),
+        _ => findings.take_duration(fields, "deadline").map(Deadline::After),
+    }
 }
 
 fn take_jobs(fields: &mut Fields<'_>, findings: &mut Findings) -> Option<NonZeroU16> {

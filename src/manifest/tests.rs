@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use super::*;
 use crate::diagnostic::Severity;
-use crate::domain::{FileExists, OnFailure, Release, Symlinks};
+use crate::domain::{Deadline, FileExists, OnFailure, Release, Symlinks};
 use crate::hosts::{Auth, GithubApp};
 
 const SHA: &str = "91ab77cd0e5f2f7f0a6c1b3f5d7e9a1b2c3d4e5f";
@@ -419,9 +421,9 @@ fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
     );
     finds(
         &app("2", "branch: x"),
-        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `verify`",
+        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `verify`",
     );
-    for later in ["timeout", "checks", "submodules", "lfs", "release_file"] {
+    for later in ["checks", "submodules", "lfs", "release_file"] {
         finds(
             &app("2", &format!("{later}: ~")),
             &format!(
@@ -542,7 +544,7 @@ fn values_of_version_2_keys() {
         "E m.yaml:2:25: `source_host` is not `host[:port]`: the host name is missing or not valid\n\
          E m.yaml:2:36: `name` cannot have a default\n\
          E m.yaml:2:48: `release` cannot have a default\n\
-         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `verify`",
+         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `verify`",
     );
 }
 
@@ -828,15 +830,18 @@ fn damaged_manifests_are_refused_politely() {
 #[test]
 fn a_policy_is_read_and_apps_may_differ() {
     let text = "version: 2
-policy: {on_failure: restore, jobs: 2}
-defaults: {on_failure: continue}
+policy: {on_failure: restore, jobs: 2, deadline: 25m}
+defaults: {on_failure: continue, timeout: 10m}
 apps:
   - {name: a, source: /a, release: $SHA}
-  - {name: b, source: /b, release: $SHA, on_failure: stop}
+  - {name: b, source: /b, release: $SHA, on_failure: stop, timeout: 90s}
 ";
     let manifest = read(text).unwrap();
     assert_eq!(manifest.policy.on_failure, OnFailure::Restore);
     assert_eq!(manifest.policy.jobs.map(u16::from), Some(2));
+    assert_eq!(manifest.policy.deadline, Deadline::After(Duration::from_secs(1500)));
+    let times: Vec<_> = manifest.apps.iter().filter_map(|app| app.timeout).collect();
+    assert_eq!(times, [Duration::from_secs(600), Duration::from_secs(90)]);
     let each: Vec<_> = manifest.apps.iter().map(|app| app.on_failure).collect();
     assert_eq!(each, [Some(OnFailure::Continue), Some(OnFailure::Stop)]);
 
@@ -846,6 +851,14 @@ apps:
     finds(
         &policy("{on_failure: restart}"),
         "E m.yaml:2:22: `on_failure` is `restart`; it must be one of `stop`, `continue`, `restore` -> did you mean `restore`?",
+    );
+    for (text, deadline) in [("auto", Deadline::Auto), ("none", Deadline::None)] {
+        let manifest = read(&policy(&format!("{{deadline: {text}}}"))).unwrap();
+        assert_eq!(manifest.policy.deadline, deadline);
+    }
+    finds(
+        &policy("{deadline: soon}"),
+        "E m.yaml:2:20: `deadline` is `soon`; it must be a time -> write it as `90s`, `10m` or `1h`, at most a week",
     );
     for jobs in ["0", "65", "-1", "many"] {
         finds(

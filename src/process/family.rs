@@ -31,13 +31,13 @@ fn running() -> std::sync::MutexGuard<'static, Vec<i32>> {
 
 /// A line of `/proc/PID/stat`, as far as it is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
+pub(super) struct Stat {
     zombie: bool,
-    parent: i32,
+    pub(super) parent: i32,
     group: i32,
     session: i32,
     /// Clock ticks since boot. A pid that is used again has another one.
-    born: u64,
+    pub(super) born: u64,
 }
 
 /// A process, not to be mistaken for a later one with the same id.
@@ -226,7 +226,7 @@ fn our_children() -> Vec<i32> {
     children
 }
 
-fn stat(pid: i32) -> Option<Stat> {
+pub(super) fn stat(pid: i32) -> Option<Stat> {
     let text = fs_err::read(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may itself hold anything.
     let end = text.iter().rposition(|b| *b == b')')?;

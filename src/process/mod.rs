@@ -25,6 +25,7 @@
 
 mod family;
 mod interrupt;
+mod origin;
 mod outcome;
 mod output;
 mod run;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 use family::Family;
 pub use family::Identity;
 pub use interrupt::{Interrupt, die_by};
+pub use origin::{age, command_lines_above};
 pub use outcome::{Finished, Holder, Outcome, StartFailure, describe_exit, signal_name};
 pub use output::{Line, Stream};
 use run::{KILL_AFTER, Limits, Run};

@@ -4,7 +4,7 @@
 //! bytes (`[stdout]`); a single line of that size empties the whole buffer.
 
 use super::{AppEnd, AppReport, RunReport, seconds, tame};
-use crate::error::Failure;
+use crate::error::{ExitCode, Failure};
 
 /// Bytes of the block, the agent's prefixes counted.
 const BLOCK: usize = 1800;
@@ -129,6 +129,11 @@ fn headline(report: &RunReport) -> String {
             failure.message
         );
     }
+    if report.exit_code == ExitCode::Deadline {
+        let late = report.ended(AppEnd::NotRun).next().map(|app| app.name.as_str());
+        let late = late.unwrap_or("an app");
+        return format!("multideployer FAILED ({code}) the deadline leaves no time for {late}");
+    }
     if code != 0 {
         return format!("multideployer FAILED ({code}) ended by a signal");
     }
@@ -140,7 +145,6 @@ fn headline(report: &RunReport) -> String {
 mod tests {
     use super::super::tests::{app, report};
     use super::*;
-    use crate::error::ExitCode;
 
     fn counted(block: &str) -> usize {
         block.lines().map(|line| line.len() + PER_LINE).sum()

@@ -22,6 +22,9 @@ struct Scripted {
     /// A signal comes while this app is put back.
     signal_at: Option<AppName>,
     signalled: bool,
+    /// Seconds that are left. An app takes 10, but for the one that takes 100.
+    time: Option<u64>,
+    long: Option<AppName>,
     effects_left: Option<usize>,
     fit: Option<Failure>,
     log: Mutex<Vec<String>>,
@@ -113,6 +116,15 @@ impl Host for Scripted {
     }
 
     fn record_failure(&mut self, _: &Step, _: &Failure, _: Duration) {}
+
+    fn time_left(&self) -> Option<Duration> {
+        self.time.map(Duration::from_secs)
+    }
+
+    fn expects(&self, step: &Step) -> Duration {
+        let long = self.long.as_ref() == Some(&step.app.name);
+        Duration::from_secs(if long { 100 } else { 10 })
+    }
 
     fn interrupted(&self) -> Option<ExitCode> {
         self.signalled.then_some(ExitCode::Terminated)
@@ -226,6 +238,28 @@ fn what_needs_a_failed_app_is_not_run() {
     let outcome = host.run(&[("c", 2), ("d", 2), ("b", 2), ("a", 2)]);
     assert_eq!(outcome.apps[2].result, needs("a"));
     assert_eq!(outcome.apps[3].result, needs("b"));
+}
+
+#[test]
+fn what_would_not_be_over_in_time_is_not_started() {
+    let manifest = [("a", 1), ("b", 1), ("c", 1)];
+    let mut host = Scripted { time: Some(60), long: "b".parse().ok(), ..Scripted::default() };
+    let outcome = host.run(&manifest);
+    assert_eq!(outcome.exit_code(), ExitCode::Deadline);
+    assert_eq!(outcome.apps[0].result, AppResult::Deployed);
+    let late = AppResult::NotRun(NotRun::NoTime { left: 60, expected: 100 });
+    assert_eq!(outcome.apps[1].result, late);
+    assert_eq!(outcome.apps[2].result, AppResult::NotRun(NotRun::Ended));
+    // Where a failure would not end the run, this does not either.
+    host.on_failure = OnFailure::Continue;
+    host.needs = vec![("d", "b")];
+    let outcome = host.run(&[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
+    assert_eq!(outcome.exit_code(), ExitCode::Deadline);
+    assert_eq!(outcome.apps[2].result, AppResult::Deployed);
+    let needs = NotRun::Needs("b".parse().unwrap());
+    assert_eq!(outcome.apps[3].result, AppResult::NotRun(needs));
+    host.time = None;
+    assert_eq!(host.run(&manifest).exit_code(), ExitCode::Ok);
 }
 
 /// A host that runs the old manifest and restores.

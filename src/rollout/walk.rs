@@ -104,6 +104,14 @@ impl<H: Host> Walk<'_, H> {
             }
             let new = self.ready[index].as_mut().and_then(|ready| ready.new.take());
             let Some(bundle) = new else { continue };
+            if let Some(late) = self.late(step) {
+                self.results[index] = Some((AppResult::NotRun(late), Duration::ZERO));
+                // The order counts: what comes later is not preferred to what is earlier.
+                if step.on_failure == OnFailure::Continue {
+                    continue;
+                }
+                break;
+            }
             let (trial, took) = self.carry_out(step, bundle);
             if !matches!(trial, Trial::Untouched(_)) {
                 self.touched.push(index);
@@ -153,6 +161,16 @@ impl<H: Host> Walk<'_, H> {
             )
         };
         step.app.needs.iter().find(bad).cloned()
+    }
+
+    /// Whether a step would not be over in time.
+    fn late(&self, step: &Step) -> Option<NotRun> {
+        let left = self.host.time_left()?;
+        let expected = self.host.expects(step);
+        (left.is_zero() || left < expected).then(|| NotRun::NoTime {
+            left: left.as_secs(),
+            expected: expected.as_secs() + u64::from(expected.subsec_nanos() > 0),
+        })
     }
 
     /// Puts back what was touched, last first.

@@ -267,3 +267,61 @@ fn an_app_that_is_for_other_hosts_is_left_alone() {
     estate.host.deploy().ok().stdout_has("1 not for this host");
     estate.assert_ran(&[("api", &one[1])]);
 }
+
+#[test]
+fn an_app_that_takes_too_long_is_ended_with_all_it_started() {
+    let mut host = TestHost::new();
+    host.in_hook();
+    let estate = Estate::new(host);
+    let one = estate.release_all("v1");
+    let shell = "case $LIFECYCLE_EVENT in ApplicationStart) echo waiting for the database; \
+                 setsid sleep 7771 & sleep 7772 ;; esac";
+    estate.host.hook("api", shell);
+    let sources = APPS.map(|app| estate.source(app));
+    let more = ["", "timeout: 4s", ""];
+    let line = |n: usize| (APPS[n], sources[n].as_str(), one[n].as_str(), more[n]);
+    estate.host.apps_with(&[line(0), line(1), line(2)]);
+    let ran = estate.host.deploy().code(4).within(Duration::from_secs(60));
+    let ran = ran.stdout_has("its `timeout` is over").stdout_has("4 s");
+    drop(ran.stdout_has("not run : worker"));
+    let left: Vec<_> =
+        estate.host.processes().into_iter().filter(|(_, line)| line.contains("777")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(estate.host.recorded("api", "attempted").as_ref(), Some(&one[1]));
+}
+
+#[test]
+fn an_app_that_would_outlast_the_hook_is_not_started() {
+    for version in [None, Some(Version::One)] {
+        let mut host = version.map_or_else(TestHost::new, TestHost::with_agent);
+        host.in_hook();
+        // The outer deployment, as the agent unpacked it.
+        host.write(
+            "deployment-root/outer-group-id/d-OUTER0001/deployment-archive/appspec.yml",
+            "version: 0.0\nos: linux\nhooks:\n  AfterInstall:\n    - location: after_install.sh\n      timeout: 900\n",
+        );
+        let estate = Estate::new(host);
+        let one = estate.release_all("v1");
+        let sources = APPS.map(|app| estate.source(app));
+        let more = ["timeout: 5m", "timeout: 1h", ""];
+        let line = |n: usize| (APPS[n], sources[n].as_str(), one[n].as_str(), more[n]);
+        estate.host.apps_with(&[line(0), line(1), line(2)]);
+        let ran = estate.host.deploy().code(8);
+        let ran = ran.stdout_has("multideployer FAILED (8) the deadline leaves no time for api");
+        drop(ran.stdout_has("api (8").stdout_has("3600 s expected"));
+        estate.assert_ran(&[("gateway", &one[0])]);
+        assert_eq!(estate.host.recorded("api", "attempted"), None);
+        let log = estate.host.read("log/multideployer.log");
+        assert!(log.contains("the hook may take 900 s"), "{log}");
+        // The command line decides otherwise.
+        estate.host.run(&["deploy", "--deadline", "none"]).ok();
+        estate.assert_ran(&[("api", &one[1]), ("worker", &one[2])]);
+        // Known to be quick by now, in spite of what it may take.
+        estate.host.run(&["deploy", "-f", "-a", "api"]).ok();
+        estate.assert_ran(&[("api", &one[1])]);
+        let two = estate.release_all("v2");
+        estate.want(&two);
+        estate.host.run(&["deploy", "--deadline", "0"]).code(8).stdout_has("the deadline");
+        estate.assert_ran(&[]);
+    }
+}

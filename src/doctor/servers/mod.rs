@@ -63,6 +63,7 @@ pub(super) fn sections(patient: &Patient<'_>, manifest: &Manifest, apps: &[&App]
     let tool = OnceLock::new();
     let probe = || Err(Failure::new(ExitCode::Unexpected, "nothing is deployed here"));
     let run = Run {
+        deadline: None,
         id: "",
         cache: &settings.cache_dir,
         hosts: &hosts,
