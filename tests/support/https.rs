@@ -618,6 +618,24 @@ impl Shared {
             .any(|grant| grant.accepts(head.authorization.as_deref()))
     }
 
+    /// A file below the root as it is: what other tools download instead of talking git.
+    fn tarball(&self, out: &mut dyn Stream, request: &mut Request) -> std::io::Result<bool> {
+        let path = request.path.trim_start_matches('/');
+        let Ok(content) = std::fs::read(self.root.join(path)) else {
+            return plain(out, request, 404, &[], "text/plain", "no such file\n");
+        };
+        request.status = 200;
+        request.answer_bytes = content.len() as u64;
+        let length = content.len();
+        write!(
+            out,
+            "HTTP/1.1 200 OK\r\nContent-Type: application/gzip\r\nContent-Length: {length}\r\n\r\n"
+        )?;
+        out.write_all(&content)?;
+        out.flush()?;
+        Ok(true)
+    }
+
     fn git(
         &self,
         out: &mut dyn Stream,
@@ -629,6 +647,9 @@ impl Shared {
         if !self.granted(head) {
             let ask = [("WWW-Authenticate".to_owned(), "Basic realm=\"git\"".to_owned())];
             return plain(out, request, 401, &ask, "text/plain", "who are you?\n");
+        }
+        if head.request.path.ends_with(".tar.gz") {
+            return self.tarball(out, request);
         }
         let mut path = head.request.path.clone();
         for (new, old) in self.moved.lock().expect("the aliases").iter() {

@@ -1,5 +1,7 @@
 //! The git servers of the test bed, for people: serves the repositories below a directory
-//! over HTTPS with a token and over SSH with a key, until its standard input ends.
+//! over HTTPS with a token and over SSH with a key, until its standard input ends. For each
+//! line that it reads there it leaves in OUT, as `requests`, how many requests came over
+//! HTTPS since the line before, and the bytes of bodies that it got and sent for them.
 //!
 //! `git_server ROOT TOKEN_FILE OUT` leaves in OUT: `ca.pem`, `https` and `ssh` (where the
 //! servers are), `known_hosts`, `id_ed25519` (the key that is let in), and last `ready`.
@@ -35,6 +37,17 @@ fn main() -> ExitCode {
     ] {
         std::fs::write(out.join(name), content).expect("a file in OUT");
     }
-    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+    for line in std::io::stdin().lines() {
+        let Ok(_) = line else { break };
+        let requests = https.requests();
+        https.forget();
+        let (got, sent) = requests.iter().fold((0, 0), |(got, sent), request| {
+            (got + request.body_bytes, sent + request.answer_bytes)
+        });
+        let text = format!("{} {got} {sent}\n", requests.len());
+        let new = out.join("requests.new");
+        std::fs::write(&new, text).expect("a file in OUT");
+        std::fs::rename(&new, out.join("requests")).expect("a file in OUT");
+    }
     ExitCode::SUCCESS
 }

@@ -1,0 +1,160 @@
+"""What was measured as a table, as a comparison of two runs, and as a picture."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+OURS = "multideployer"
+# Scenario, step, and the largest ratio to the best other way that is aimed at.
+TARGETS = [
+    ("small, slow link", "cold", "git fetch + worktree", 0.65),
+    ("small, slow link", "cold", "tarball by curl", 1.25),
+    ("small, slow link", "warm", "git fetch + worktree", 0.6),
+    ("15,604 files", "cold", "git fetch + worktree", 0.65),
+    ("15,604 files", "cold", "tarball by curl", 1.1),
+    ("15,604 files", "warm", "git fetch + archive | tar", 0.6),
+    ("15,604 files", "rollback", "best", 0.5),
+    ("15,604 files", "rollback", "floor: tar x of the same tree", 0.75),
+    ("monorepo: 50,000 files, 20,000 refs", "cold", "git fetch + worktree", 0.75),
+    ("monorepo: 50,000 files, 20,000 refs", "warm", "git fetch + archive | tar", 0.8),
+    ("small, slow link", "rollback", "best", 0.5),
+    ("12 apps", "cold", "best", 0.75),
+    ("12 apps", "warm", "best", 0.6),
+]
+WIDE = {"wall": 3, "cpu": 3}
+
+
+def medians(rows):
+    """The median of each figure, and how often it was measured."""
+    out = {}
+    for scenario, steps in rows.items():
+        for step, ways in steps.items():
+            for way, runs in ways.items():
+                figures = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+                figures["runs"] = len(runs)
+                out.setdefault(scenario, {}).setdefault(step, {})[way] = figures
+    return out
+
+
+def best(ways):
+    """The fastest other way."""
+    others = {way: f for way, f in ways.items() if way != OURS and not way.startswith("floor")}
+    return min(others, key=lambda way: others[way]["wall"]) if others else None
+
+
+def table(document):
+    lines = [f"{document['machine']}; link: {document['link']}; {document['git']}"]
+    lines.append("medians; ratio: wall to the best other way")
+    for scenario, steps in document["rows"].items():
+        for step, ways in steps.items():
+            lines.append("")
+            head = f"{scenario}: {step}"
+            lines.append(f"{head:<48}{'wall':>9}{'CPU':>9}{'asked':>7}{'received':>11}{'memory':>9}{'ratio':>7}")
+            other = best(ways)
+            for way, figures in ways.items():
+                ratio = f"{figures['wall'] / ways[other]['wall']:7.2f}" if other else ""
+                lines.append(
+                    f"  {way:<46}{figures['wall']:8.3f}s{figures['cpu']:8.3f}s{figures['requests']:7.0f}"
+                    f"{figures['received'] / 1e6:8.2f} MB{figures['memory'] / 1e6:6.0f} MB{ratio}"
+                )
+    for way, size in document["mirrors"].items():
+        lines.append(
+            f"  {way:<46} mirror {size['bytes'] / 1e6:.2f} MB in {size['files']} files; "
+            f"CPU of the last five to the first five: {size['late / early']:.2f}"
+        )
+    lines += ["", f"{'target':<74}{'is':>6}{'aim':>6}"]
+    for scenario, step, other, aim in TARGETS:
+        ways = document["rows"].get(scenario, {}).get(step, {})
+        name = best(ways) if other == "best" else other
+        if OURS not in ways or name not in ways:
+            continue
+        ratio = ways[OURS]["wall"] / ways[name]["wall"]
+        met = "" if ratio <= aim else "  missed"
+        lines.append(f"  {f'{scenario}: {step}, to {name}':<72}{ratio:6.2f}{aim:6.2f}{met}")
+    lines.append("not installed, not measured: " + ", ".join(document["not measured"]))
+    return "\n".join(lines)
+
+
+def compare(old, new):
+    lines = [f"{'wall and CPU of the second to the first':<64}{'wall':>7}{'CPU':>7}{'bytes':>7}"]
+    for scenario, steps in new["rows"].items():
+        for step, ways in steps.items():
+            before = old["rows"].get(scenario, {}).get(step, {}).get(OURS)
+            after = ways.get(OURS)
+            if not before or not after:
+                continue
+            # The other ways were measured in the same run: they say how fast the machine was.
+            other = best(ways)
+            then = old["rows"][scenario][step].get(other) if other else None
+            speed = ways[other]["wall"] / then["wall"] if then else 1
+            ratio = lambda key: after[key] / before[key] if before[key] else 1  # noqa: E731
+            lines.append(
+                f"  {f'{scenario}: {step}':<62}{ratio('wall') / speed:7.2f}{ratio('cpu') / speed:7.2f}{ratio('received'):7.2f}"
+            )
+    lines.append("(as if the machine had been as fast both times, by the best other way)")
+    return "\n".join(lines)
+
+
+def picture(document):
+    """Bars: the time of each way in units of ours."""
+    chosen = [
+        ("small, slow link", "cold", "small repository, first time, 20 ms link"),
+        ("small, slow link", "warm", "small repository, next commit, 20 ms link"),
+        ("15,604 files", "cold", "15,604 files, first time"),
+        ("15,604 files", "warm", "15,604 files, 20 changed"),
+        ("monorepo: 50,000 files, 20,000 refs", "cold", "50,000 files, 20,000 refs, first time"),
+        ("12 apps", "cold", "12 apps, first time"),
+        ("15,604 files", "rollback", "15,604 files, rollback"),
+    ]
+    colors = {
+        OURS: "#0f766e",
+        "git fetch + worktree": "#94a3b8",
+        "git fetch + archive | tar": "#cbd5e1",
+        "tarball by curl": "#f59e0b",
+    }
+    body, y, left, width = [], 34, 250, 420
+    groups = [
+        (title, document["rows"][scenario][step])
+        for scenario, step, title in chosen
+        if OURS in document["rows"].get(scenario, {}).get(step, {})
+    ]
+    most = max(
+        (f["wall"] / ways[OURS]["wall"] for _, ways in groups for way, f in ways.items() if way in colors),
+        default=1,
+    )
+    x = left
+    for way, color in colors.items():
+        body.append(f'<rect x="{x}" y="8" width="10" height="10" fill="{color}"/>')
+        body.append(f'<text x="{x + 14}" y="17">{way}</text>')
+        x += 40 + 6 * len(way)
+    for title, ways in groups:
+        rows = [(way, ways[way]["wall"]) for way in colors if way in ways]
+        body.append(f'<text x="{left - 10}" y="{y + 7 * len(rows) + 3}" text-anchor="end">{title}</text>')
+        for way, wall in rows:
+            long = wall / ways[OURS]["wall"] / most * width
+            body.append(f'<rect x="{left}" y="{y}" width="{long:.1f}" height="11" fill="{colors[way]}"/>')
+            body.append(f'<text x="{left + long + 5:.1f}" y="{y + 9}" class="n">{wall / ways[OURS]["wall"]:.2f}</text>')
+            y += 14
+        y += 10
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 {y}" width="760" height="{y}">'
+        "<style>text{font:11px sans-serif;fill:#475569}.n{font-size:9px}</style>"
+        + "".join(body)
+        + "</svg>\n"
+    )
+
+
+def main():
+    command, *paths = sys.argv[1:]
+    if command == "compare" and len(paths) == 2:
+        old, new = (json.loads(Path(path).read_text()) for path in paths)
+        print(compare(old, new))
+    elif command == "picture" and len(paths) == 2:
+        Path(paths[1]).write_text(picture(json.loads(Path(paths[0]).read_text())))
+    else:
+        raise SystemExit("scripts/bench compare OLD.json NEW.json | picture RESULTS.json OUT.svg")
+
+
+if __name__ == "__main__":
+    main()
