@@ -84,6 +84,8 @@ pub fn usage_failure(error: &clap::Error) -> Failure {
 pub enum Command {
     /// Deploy what differs from the manifest (the default)
     Deploy(DeployArgs),
+    /// Go back to what was deployed before, for some apps
+    Rollback(RollbackArgs),
     /// Say what `deploy` would do, and why
     Plan(PlanArgs),
     /// Validate manifests; needs no root, no agent and no network
@@ -116,6 +118,7 @@ impl Command {
         match self {
             Self::Deploy(args) if args.dry_run => "plan",
             Self::Deploy(_) => "deploy",
+            Self::Rollback(_) => "rollback",
             Self::Plan(_) => "plan",
             Self::Check(_) => "check",
             Self::Status(_) => "status",
@@ -160,6 +163,21 @@ pub struct DeployArgs {
     /// it times out, `none` is never
     #[arg(long, value_name = "TIME", value_parser = deadline)]
     pub deadline: Option<Deadline>,
+    /// How long to wait for another run to end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub lock_wait: Option<Duration>,
+}
+
+/// Options of `rollback`.
+#[derive(Debug, Args, Clone)]
+pub struct RollbackArgs {
+    /// An app, and perhaps the beginning of the commit id to go back to [default: the last good
+    /// commit before the one that runs now]
+    #[arg(value_name = "APP[@SHA]", required = true)]
+    pub targets: Vec<String>,
+    /// Make no connection; fail if a commit is not in its mirror
+    #[arg(long)]
+    pub offline: bool,
     /// How long to wait for another run to end
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub lock_wait: Option<Duration>,

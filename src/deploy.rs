@@ -28,6 +28,7 @@ use crate::report::console::{Console, Place};
 use crate::report::human::{self, Paint};
 use crate::report::log::Log;
 use crate::report::{self, JSON_VERSION, RunReport};
+use crate::rollback::{self, Target};
 use crate::rollout::rollout;
 use crate::settings::{Environment, Settings};
 
@@ -87,6 +88,16 @@ impl Refusal {
 
 /// `deploy`.
 pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> Answer {
+    run(settings, args, None, interrupt)
+}
+
+/// A run that changes this host: to what the manifest wants, or `back` to what was before.
+pub(crate) fn run(
+    settings: &Settings,
+    args: &DeployArgs,
+    back: Option<&[Target]>,
+    interrupt: &Interrupt,
+) -> Answer {
     let started = Instant::now();
     let id = run_id();
     let place = match settings.voice {
@@ -125,10 +136,9 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
         _ => Audience::new(settings, manifest.as_ref().ok()),
     };
     let tool = OnceLock::new();
-    let result = opened
-        .map_err(Refusal::from)
-        .and(manifest)
-        .and_then(|manifest| run_plan(settings, args, manifest, interrupt, &id, &console, &tool));
+    let result = opened.map_err(Refusal::from).and(manifest).and_then(|manifest| {
+        run_plan(settings, Errand { args, back }, manifest, interrupt, &id, &console, &tool)
+    });
     let (mut apps, diagnostics, failure, code) = match result {
         Ok((apps, diagnostics, refused, code)) => (apps, diagnostics, refused, code),
         Err(Refusal { failure, diagnostics, .. }) => {
@@ -143,7 +153,7 @@ pub fn deploy(settings: &Settings, args: &DeployArgs, interrupt: &Interrupt) -> 
     }
     let mut report = RunReport {
         version: JSON_VERSION,
-        command: "deploy",
+        command: if back.is_some() { "rollback" } else { "deploy" },
         run: id,
         who: host::who(),
         exit_code: code,
@@ -218,12 +228,20 @@ pub fn json(value: &impl Serialize) -> String {
     }
 }
 
+/// What a run is to do.
+#[derive(Clone, Copy)]
+struct Errand<'a> {
+    args: &'a DeployArgs,
+    /// Where apps are to go back to, instead of to what the manifest wants.
+    back: Option<&'a [Target]>,
+}
+
 type Ran = (Vec<report::AppReport>, Vec<Diagnostic>, Option<Failure>, ExitCode);
 
 fn run_plan(
     settings: &Settings,
-    args: &DeployArgs,
-    manifest: Manifest,
+    Errand { args, back }: Errand<'_>,
+    mut manifest: Manifest,
     interrupt: &Interrupt,
     id: &str,
     console: &Console,
@@ -238,7 +256,8 @@ fn run_plan(
             "a token on the command line can be seen by every user of this host; use MULTIDEPLOYER_GITHUB_TOKEN or a token file",
         );
     }
-    let selection = select(settings, &manifest, &args.apps, args.force, args.on_failure)?;
+    let mut selection = select(settings, &manifest, &args.apps, args.force, args.on_failure)?;
+    selection.rollback = back.is_some();
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
     let lock_holder = format!(
         "pid {} run {id} since {}",
@@ -263,6 +282,13 @@ fn run_plan(
         })?;
         console.warn(None, &format!("{trouble}; it is kept as `{}`", aside.display()));
     }
+    let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
+    let still_wanted = match back {
+        Some(targets) => {
+            rollback::aim(&mut manifest, targets, &selection, &recorded, &settings.cache_dir)?
+        }
+        None => Vec::new(),
+    };
     let hosts = with_given_tokens(settings, &manifest);
     let variable = |name: &str| settings.environment.get(name).map(OsString::from);
     let agent_file = settings.agent_configuration_file.as_deref();
@@ -286,7 +312,6 @@ fn run_plan(
         interrupt,
         console,
     };
-    let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
     let wanted = resolve_all(&manifest, &selection, &run)?;
     let plan = crate::plan::plan(wanted, |name| recorded[name].clone(), &selection);
     let changes = plan.deployments().count();
@@ -316,6 +341,10 @@ fn run_plan(
     });
     let code = outcome.exit_code();
     live.clean_up(code == ExitCode::Ok);
+    for (app, release) in &still_wanted {
+        let text = format!("the manifest still wants {release}: the next `deploy` goes back to it");
+        console.warn(Some(app.as_str()), &text);
+    }
     let refused = outcome.refused.clone();
     Ok((report::app_reports(&plan, outcome), manifest.warnings, refused, code))
 }
@@ -501,7 +530,8 @@ pub(crate) fn select(
         only.push(app.name.clone());
     }
     let facts = facts(settings, manifest);
-    Ok(Selection { only, force, facts, on_failure, policy: manifest.policy.on_failure })
+    let (rollback, policy) = (false, manifest.policy.on_failure);
+    Ok(Selection { only, force, rollback, facts, on_failure, policy })
 }
 
 fn permitted(settings: &Settings) -> Result<(), Failure> {

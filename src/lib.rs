@@ -28,7 +28,7 @@
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`verify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`rollback`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
 pub mod announce;
@@ -55,6 +55,7 @@ pub mod notify;
 pub mod plan;
 pub mod process;
 pub mod report;
+pub mod rollback;
 pub mod rollout;
 pub mod settings;
 pub mod verify;
@@ -163,6 +164,7 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         None => deploy_or_plan(settings, &cli.deploy, interrupt),
         Some(_) if misplaced => Err(before_command().into()),
         Some(Command::Deploy(args)) => deploy_or_plan(settings, &args, interrupt),
+        Some(Command::Rollback(args)) => Ok(rollback::rollback(settings, &args, interrupt)),
         Some(Command::Plan(args)) => deploy::plan(settings, &args, interrupt),
         Some(Command::Check(args)) => Ok(inspect::check(settings, &args)),
         Some(Command::Status(args)) => inspect::status(settings, &args),

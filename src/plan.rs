@@ -98,6 +98,8 @@ pub enum Reason {
     },
     /// By `--force` or `force: true`.
     Forced,
+    /// By `rollback`.
+    RolledBack,
     /// An app failed, and this is what was deployed before the run.
     PutBack,
 }
@@ -138,6 +140,7 @@ impl Reason {
             Self::Disputed { last_state } => format!("last_state.yaml says {last_state}"),
             Self::Damaged { why } => format!("records damaged: {why}"),
             Self::Forced => "forced".to_owned(),
+            Self::RolledBack => "rollback".to_owned(),
             Self::PutBack => "put back".to_owned(),
         }
     }
@@ -189,6 +192,8 @@ pub struct Selection {
     pub only: Vec<AppName>,
     /// Deploy what is current, too.
     pub force: bool,
+    /// By `rollback`: the releases are not the manifest's.
+    pub rollback: bool,
     /// What this host is.
     pub facts: Facts,
     /// What happens after a failure, whatever the apps say.
@@ -225,7 +230,10 @@ pub fn plan(
                 .or_else(|| recorded.last_state.as_ref().and_then(|text| text.parse().ok()));
             let action = match selection.leaves_alone(&app) {
                 Some(reason) => Action::Skip(reason),
-                None => decide(&app, revision, recorded, selection.force),
+                None => match decide(&app, revision, recorded, selection.force) {
+                    Action::Deploy(_) if selection.rollback => Action::Deploy(Reason::RolledBack),
+                    action => action,
+                },
             };
             let on_failure = selection.on_failure.or(app.on_failure).unwrap_or(selection.policy);
             Step { app, revision, from, action, on_failure }

@@ -32,6 +32,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
             "settings",
             "load",
             "deploy",
+            "rollback",
             "announce",
             "inspect",
             "doctor",

@@ -21,6 +21,7 @@ mod housekeeping;
 mod notify;
 mod policy;
 mod rights;
+mod rollback;
 mod secrets;
 mod servers;
 mod sharing;
