@@ -11,6 +11,7 @@ mod https;
 mod plain;
 mod share;
 mod ssh;
+mod ssh_agent;
 mod ssh_keys;
 
 use std::path::{Path, PathBuf};
