@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fs_err::os::unix::fs::OpenOptionsExt;
+
 use super::agent::{self, Identity};
 use super::private_key::{self, PrivateKey};
 use super::{Failure, Remote};
@@ -342,7 +344,10 @@ pub fn read_secret(
     warn: &dyn Fn(String),
 ) -> Result<String, Error> {
     let failed = |source| Error::Read { what, path: path.to_owned(), source };
-    let file = fs_err::File::open(path).map_err(failed)?;
+    // A named pipe would keep us waiting for somebody who writes into it.
+    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let mut options = fs_err::OpenOptions::new();
+    let file = options.read(true).custom_flags(nonblocking).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(failed(io::Error::other("it is not a regular file")));
@@ -468,6 +473,16 @@ mod tests {
         }
         let missing = resolved(&Auth::TokenEnv("OTHER".into())).0.unwrap_err();
         assert!(missing.to_string().contains("`OTHER`"));
+    }
+
+    #[test]
+    fn a_named_pipe_keeps_nobody_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let error = resolved(&Auth::TokenFile(path)).0.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("not a regular file"), "{cause}");
     }
 
     #[test]

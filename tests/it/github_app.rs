@@ -5,7 +5,8 @@ use openssl::rsa::Rsa;
 use crate::support::github::{APP, CLIENT, Github, INSTALLATION};
 use crate::support::host::TestHost;
 use crate::support::https::{Fault, GitHttps};
-use crate::support::tls::Authority;
+use crate::support::proxy::ConnectProxy;
+use crate::support::tls::{Authority, NAME};
 use crate::support::upstream::Upstream;
 
 /// A host, and five private applications behind a GitHub App.
@@ -246,6 +247,23 @@ fn the_proof_goes_to_no_other_host_and_what_passes_is_tried_again() {
     bed.host.deploy().ok().says("answers with HTTP status 503; trying again");
     assert_eq!(bed.host.installed("one"), "v1");
     bed.assert_nowhere();
+}
+
+#[test]
+fn the_api_is_reached_through_the_proxy_of_the_host() {
+    let mut bed = Bed::new(&["one"]);
+    let git = bed.github.git().authority();
+    let api = GitHttps::start(bed.host.path("srv"));
+    bed.github.serve_on(&api, "/v3");
+    // A name that only the proxy knows.
+    let named = format!("{NAME}:{}", api.port());
+    let proxy = ConnectProxy::start(&[(&named, &api.authority()), (&git, &git)]);
+    bed.manifest(&format!("{}, api_url: \"https://{named}/v3\"", client()), 1);
+    bed.host.set("https_proxy", &proxy.url());
+    bed.host.set("no_proxy", &git);
+    bed.host.deploy().ok();
+    let through: Vec<_> = proxy.tunnels().into_iter().map(|tunnel| tunnel.target).collect();
+    assert_eq!(through, [named.as_str(), &named]);
 }
 
 #[test]
