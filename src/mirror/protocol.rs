@@ -111,6 +111,11 @@ impl Advertisement {
             || self.refs.iter().any(|r| r.id == id || r.peeled == Some(id))
     }
 
+    /// Whether it says that it serves what a branch or tag leads to, however deep.
+    pub(super) fn serves_what_is_reachable(&self) -> bool {
+        self.can("allow-reachable-sha1-in-want")
+    }
+
     /// Whether it can leave history out.
     pub(super) fn can_shallow(&self) -> bool {
         self.can("shallow")
@@ -262,16 +267,13 @@ pub(super) fn greeting<R: Read>(
         }
         first = false;
         bounded(found.refs.len())?;
+        if found.can("object-format=sha256") {
+            return Err(Trouble::Said("object-format=sha256".into()));
+        }
         let strange = || Trouble::Strange(harmless(line));
         let (id, name) = line.split_at_checked(40).ok_or_else(strange)?;
         let name = name.strip_prefix(b" ").ok_or_else(strange)?;
-        let id = id_of(id).ok_or_else(|| {
-            if found.can("object-format=sha256") {
-                Trouble::Said("object-format=sha256".into())
-            } else {
-                strange()
-            }
-        })?;
+        let id = id_of(id).ok_or_else(strange)?;
         if let Some(of) = name.strip_suffix(b"^{}") {
             if let Some(tag) = found.refs.last_mut().filter(|last| last.name == of) {
                 tag.peeled = Some(id);

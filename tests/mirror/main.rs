@@ -3,12 +3,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod certificates;
 mod checkout;
 mod disk;
 mod github_app;
 mod housekeeping;
 mod https;
+mod identity;
+mod patience;
 mod plain;
+mod proxies;
 mod share;
 mod ssh;
 mod ssh_agent;

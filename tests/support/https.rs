@@ -244,6 +244,10 @@ struct Shared {
     connections: AtomicU64,
     failed_handshakes: AtomicU64,
     clock: AtomicI64,
+    /// Knows protocol version 0 only.
+    old: AtomicBool,
+    /// Gives away only what a ref points to, in version 2 too, as servers in Java do.
+    strict: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
     stopped: AtomicBool,
 }
@@ -286,6 +290,8 @@ impl GitHttps {
             log: Mutex::default(),
             connections: AtomicU64::new(0),
             failed_handshakes: AtomicU64::new(0),
+            old: AtomicBool::new(false),
+            strict: AtomicBool::new(false),
             clock: AtomicI64::new(0),
             open: Mutex::default(),
             stopped: AtomicBool::new(false),
@@ -362,6 +368,17 @@ impl GitHttps {
     /// From now on its clock is so many seconds ahead.
     pub fn set_clock(&self, ahead: i64) {
         self.shared.clock.store(ahead, Ordering::SeqCst);
+    }
+
+    /// From now on it knows protocol version 0 only, as servers before git 2.18 do.
+    pub fn forget_version_2(&self) {
+        self.shared.old.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on it gives away only what a ref points to, in version 2 too: git does not
+    /// do so, but servers in Java do, whose words are used.
+    pub fn serve_tips_only(&self) {
+        self.shared.strict.store(true, Ordering::SeqCst);
     }
 
     /// `/new/x` is served from `/old/x`; goes with [`Fault::redirect`].
@@ -657,6 +674,12 @@ impl Shared {
                 path = format!("{old}{rest}");
             }
         }
+        if let Some(refused) = self.refused_want(&path, body) {
+            let line = format!("ERR want {refused} not valid");
+            let answer = format!("{:04x}{line}", line.len() + 4);
+            let kind = "application/x-git-upload-pack-result";
+            return plain(out, request, 200, &[], kind, &answer);
+        }
         let mut child = self.backend(head, &path, body.len())?;
         let mut stdin = child.stdin.take().expect("its input");
         let body = body.to_vec();
@@ -668,6 +691,26 @@ impl Shared {
         drop(child.wait());
         drop(writer.join());
         result
+    }
+
+    /// The first object a version 2 request wants and no ref points to.
+    fn refused_want(&self, path: &str, body: &[u8]) -> Option<String> {
+        if !self.strict.load(Ordering::SeqCst) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(body);
+        if !text.contains("command=fetch") {
+            return None;
+        }
+        let repository = path.strip_suffix("/git-upload-pack")?.trim_start_matches('/');
+        let mut git = isolated("git");
+        git.arg("--git-dir").arg(self.root.join(repository));
+        git.args(["for-each-ref", "--format=%(objectname) %(*objectname)"]);
+        let output = git.output().expect("git starts");
+        assert!(output.status.success(), "git for-each-ref: {:?}", output.status);
+        let tips = String::from_utf8_lossy(&output.stdout).into_owned();
+        let wants = text.split("want ").skip(1).filter_map(|rest| rest.get(..40));
+        wants.map(str::to_owned).find(|id| !tips.contains(id.as_str()))
     }
 
     fn backend(&self, head: &Head, path: &str, length: usize) -> std::io::Result<Child> {
@@ -689,7 +732,7 @@ impl Shared {
         if !head.content_encoding.is_empty() {
             command.env("HTTP_CONTENT_ENCODING", &head.content_encoding);
         }
-        if !head.request.protocol.is_empty() {
+        if !head.request.protocol.is_empty() && !self.old.load(Ordering::SeqCst) {
             command.env("GIT_PROTOCOL", &head.request.protocol);
         }
         command.spawn()

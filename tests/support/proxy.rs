@@ -20,6 +20,8 @@ pub struct Tunnel {
 struct Shared {
     routes: Vec<(String, String)>,
     login: Option<String>,
+    /// Answered to everybody, instead of all else.
+    answer: Option<String>,
     log: Mutex<Vec<Tunnel>>,
     stopped: AtomicBool,
 }
@@ -45,6 +47,15 @@ impl ConnectProxy {
 
     /// Asks for a user and a password (`user:password`).
     pub fn start_with(routes: &[(&str, &str)], login: Option<&str>) -> Self {
+        Self::start_as(routes, login, None)
+    }
+
+    /// Answers everybody with this, and ends the connection.
+    pub fn start_answering(answer: &str) -> Self {
+        Self::start_as(&[], None, Some(answer.to_owned()))
+    }
+
+    fn start_as(routes: &[(&str, &str)], login: Option<&str>, answer: Option<String>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("its address");
         let encoded =
@@ -52,6 +63,7 @@ impl ConnectProxy {
         let shared = Arc::new(Shared {
             routes: routes.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
             login: login.map(encoded),
+            answer,
             log: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
@@ -115,6 +127,12 @@ impl Shared {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("proxy-authorization").then(|| value.trim().to_owned())
         });
+        if let Some(answer) = &self.answer {
+            let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+            let tunnel = Tunnel { target, authorized: offered.is_some(), status };
+            self.log.lock().expect("the log").push(tunnel);
+            return client.write_all(answer.as_bytes());
+        }
         let upstream = match (&self.login, &offered) {
             _ if method != "CONNECT" => Err((405, "")),
             (Some(login), Some(offered)) if login != offered => Err((407, AUTHENTICATE)),

@@ -69,18 +69,28 @@ impl Authority {
 
     /// A server's side of TLS with a certificate for these names and addresses only.
     pub fn acceptor_for(&self, names: &[&str], addresses: &[&str]) -> SslAcceptor {
-        self.acceptor_until(names, addresses, DAYS)
+        self.acceptor_within(names, addresses, -30, DAYS)
     }
 
     /// A server's side of TLS with a certificate for `localhost`, `127.0.0.1` and [`NAME`]
     /// that expires in so many days, or did.
     pub fn acceptor_with_days(&self, days: i64) -> SslAcceptor {
-        self.acceptor_until(&["localhost", NAME], &["127.0.0.1"], days)
+        self.acceptor_within(&["localhost", NAME], &["127.0.0.1"], -30, days)
     }
 
-    fn acceptor_until(&self, names: &[&str], addresses: &[&str], days: i64) -> SslAcceptor {
+    /// A server's side of TLS with a certificate for these names and addresses only, valid
+    /// from and to so many days from now.
+    pub fn acceptor_within(
+        &self,
+        names: &[&str],
+        addresses: &[&str],
+        from: i64,
+        days: i64,
+    ) -> SslAcceptor {
         let key = key();
         let mut builder = builder(&subject("server"), self.certificate.subject_name(), &key);
+        let start = Asn1Time::from_unix(unix_now() + from * 86_400).expect("a time");
+        builder.set_not_before(&start).expect("a start");
         let end = Asn1Time::from_unix(unix_now() + days * 86_400 + 3600).expect("a time");
         builder.set_not_after(&end).expect("an end");
         let mut alternatives = SubjectAlternativeName::new();
@@ -104,6 +114,23 @@ impl Authority {
         acceptor.set_certificate(&builder.build()).expect("the certificate");
         acceptor.build()
     }
+}
+
+/// A server's side of TLS with a certificate that nobody but itself has issued.
+pub fn self_signed() -> SslAcceptor {
+    let key = key();
+    let name = subject("alone");
+    let mut builder = builder(&name, &name, &key);
+    let alternatives = SubjectAlternativeName::new()
+        .ip("127.0.0.1")
+        .build(&builder.x509v3_context(None, None))
+        .expect("names");
+    builder.append_extension(alternatives).expect("names");
+    builder.sign(&key, MessageDigest::sha256()).expect("a signature");
+    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("TLS");
+    acceptor.set_private_key(&key).expect("the key");
+    acceptor.set_certificate(&builder.build()).expect("the certificate");
+    acceptor.build()
 }
 
 fn key() -> PKey<Private> {

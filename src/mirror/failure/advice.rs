@@ -54,6 +54,9 @@ impl Failure {
             Self::ProxyUnusable { .. } => "`proxy: none` for this host goes without it".into(),
             Self::Timeout { step: Step::Total, .. } => "check the network; raise the host's total time limit for a very large repository".into(),
             Self::Timeout { .. } | Self::Broken { .. } => "check the network and the server's health".into(),
+            Self::Status { after: Some(wait), .. } if !wait.is_zero() => {
+                format!("it asks to wait {} s: run again then", wait.as_secs())
+            }
             Self::Status { status: 429, .. } => "the server limits requests: run again later".into(),
             Self::Status { .. } => "check the server's health".into(),
             Self::Redirected { to, .. } => {

@@ -20,10 +20,11 @@ impl Fetch<'_> {
         if !self.speaks_v0() {
             let mut answer = server.post(&protocol::fetch_v2(request), true)?;
             match self.receive(|store| protocol::read_pack_v2(&mut answer, store)) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.must_have(wanted),
                 Err(Received::Store(failure)) => return Err(failure),
                 Err(Received::Trouble(trouble)) => {
                     if !is_not_v2(&trouble, answer.bytes()) {
+                        self.note_tips_only(&trouble, None);
                         return Err(
                             self.refusal(trouble, wanted, |trouble| server.explain(trouble))
                         );
@@ -43,6 +44,7 @@ impl Fetch<'_> {
             Ok(()) => self.must_have(wanted),
             Err(Received::Store(failure)) => Err(failure),
             Err(Received::Trouble(trouble)) => {
+                self.note_tips_only(&trouble, Some(&list));
                 Err(self.refusal(trouble, wanted, |trouble| server.explain(trouble)))
             }
         }
@@ -50,14 +52,14 @@ impl Fetch<'_> {
 
     pub(super) fn over_ssh(&self, request: &Request, wanted: Revision) -> Result<(), Failure> {
         let (mut server, greeting) = Ssh::connect(self.remote, self.watch, self.progress)?;
-        let received = match greeting {
+        let received = match &greeting {
             Greeting::V2 { .. } => {
                 let answer = server.ask(&protocol::fetch_v2(request))?;
                 self.receive(|store| protocol::read_pack_v2(answer, store))
             }
             Greeting::V0(list) => {
-                let request = self.request_v0(&list, request, wanted)?;
-                let answer = server.ask(&protocol::fetch_v0(&request, &list))?;
+                let request = self.request_v0(list, request, wanted)?;
+                let answer = server.ask(&protocol::fetch_v0(&request, list))?;
                 let deepened = request.depth.is_some();
                 self.receive(|store| protocol::read_pack_v0(answer, deepened, store))
             }
@@ -69,6 +71,11 @@ impl Fetch<'_> {
             }
             Err(Received::Store(failure)) => Err(failure),
             Err(Received::Trouble(trouble)) => {
+                let list = match &greeting {
+                    Greeting::V2 { .. } => None,
+                    Greeting::V0(list) => Some(list),
+                };
+                self.note_tips_only(&trouble, list);
                 Err(self.refusal(trouble, wanted, |trouble| server.explain(trouble, false)))
             }
         }
@@ -122,6 +129,43 @@ impl Fetch<'_> {
             Received::Store(failure) => failure,
             Received::Trouble(trouble) => server.explain(trouble),
         })
+    }
+
+    /// Notes whether a refusal may mean that the server serves the ends of branches and tags
+    /// only. In version 2 git itself serves whatever it has, and says "not our ref" of what it
+    /// has not; in version 0 it is a refusal unless it offers what can be reached.
+    fn note_tips_only(&self, trouble: &Trouble, list: Option<&Advertisement>) {
+        let Trouble::Said(words) = trouble else { return };
+        let may_have_it = match list {
+            None => is_not_ours(words) && !words.contains("not our ref"),
+            Some(list) => is_not_ours(words) && !list.serves_what_is_reachable(),
+        };
+        self.tips_only.set(may_have_it);
+    }
+
+    /// Fetches all branches and tags, to look the commit up there. Never `refs/*`.
+    pub(super) fn by_branches_and_tags(&self, wanted: Revision) -> Result<(), Failure> {
+        let places = ["refs/heads/", "refs/tags/"].map(str::to_owned);
+        let mut refs = self.list(&places)?;
+        refs.retain(|r| places.iter().any(|place| r.name.starts_with(place.as_bytes())));
+        let leads = refs.iter().find(|r| r.id == wanted || r.peeled == Some(wanted));
+        let wants: BTreeSet<_> = match leads {
+            Some(one) => BTreeSet::from([one.id]),
+            None => refs.iter().map(|r| r.id).collect(),
+        };
+        if wants.is_empty() {
+            return Err(self.not_found(wanted, Some("it has neither branches nor tags".into())));
+        }
+        self.warn_of_everything();
+        self.history_of(&wants.into_iter().collect::<Vec<_>>())?;
+        self.must_have(wanted)
+    }
+
+    fn warn_of_everything(&self) {
+        (self.progress)(Progress::Warning(format!(
+            "`{}` does not serve single commits: its branches and tags are fetched",
+            self.remote.url
+        )));
     }
 
     pub(super) fn take_from_disk(
@@ -185,10 +229,7 @@ impl Fetch<'_> {
         if all.is_empty() {
             return Err(self.not_found(wanted, Some("it has neither branches nor tags".into())));
         }
-        (self.progress)(Progress::Warning(format!(
-            "`{}` does not serve single commits: its branches and tags are fetched",
-            self.remote.url
-        )));
+        self.warn_of_everything();
         request.wants = all.into_iter().collect();
         request.depth = (!request.shallow.is_empty() && list.can_shallow()).then_some(UNLIMITED);
         Ok(request)

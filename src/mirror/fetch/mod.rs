@@ -5,7 +5,7 @@ mod history;
 mod names;
 mod receive;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use git2::Repository;
@@ -36,6 +36,7 @@ pub(super) fn fetch(
     progress: &dyn Fn(Progress),
 ) -> Result<Fetched, Failure> {
     let watch = Watch::start(remote);
+    let progress: &dyn Fn(Progress) = &each_once(progress);
     let fetch = Fetch::new(repository, remote, &watch, progress);
     // An earlier fetch of more than one commit may have brought it.
     if repository.odb().is_ok_and(|odb| odb.exists(oid(wanted)))
@@ -54,6 +55,17 @@ struct Fetch<'a> {
     watch: &'a Watch,
     progress: &'a dyn Fn(Progress),
     bytes: Cell<usize>,
+    /// The server may have what it refused: it serves the ends of branches and tags only.
+    tips_only: Cell<bool>,
+}
+
+/// Passes each warning on once, however often a step is tried.
+fn each_once(progress: &dyn Fn(Progress)) -> impl Fn(Progress) + '_ {
+    let told = RefCell::new(HashSet::new());
+    move |event| match &event {
+        Progress::Warning(text) if !told.borrow_mut().insert(text.clone()) => {}
+        _ => progress(event),
+    }
 }
 
 impl<'a> Fetch<'a> {
@@ -64,9 +76,12 @@ impl<'a> Fetch<'a> {
         watch: &'a Watch,
         progress: &'a dyn Fn(Progress),
     ) -> Self {
-        Self { repository, remote, watch, progress, bytes: Cell::new(0) }
+        let (bytes, tips_only) = (Cell::new(0), Cell::new(false));
+        Self { repository, remote, watch, progress, bytes, tips_only }
     }
+}
 
+impl Fetch<'_> {
     fn retrying<T>(&self, work: impl Fn() -> Result<T, Failure>) -> Result<T, Failure> {
         retry::retrying(self.watch, self.remote.limits.pause, self.progress, work)
     }
@@ -78,6 +93,9 @@ impl<'a> Fetch<'a> {
             RepoUrl::Https { .. } => self.over_https(&self.request(wanted)?, wanted),
             RepoUrl::Ssh { .. } => self.over_ssh(&self.request(wanted)?, wanted),
         };
+        if matches!(result, Err(Failure::CommitNotFound { .. })) && self.tips_only.take() {
+            return self.by_branches_and_tags(wanted);
+        }
         let Err(strange @ Failure::NotGit { .. }) = result else { return result };
         // Perhaps libgit2 understands it. If not, what was understood first says more.
         if self.plainly(wanted).is_err() {

@@ -5,9 +5,9 @@ use std::io::Write;
 
 use git2::Repository;
 
-use super::Fetch;
 use super::exchange::is_not_v2;
 use super::receive::Received;
+use super::{Fetch, each_once};
 use crate::domain::{RefName, RepoUrl, Revision};
 use crate::mirror::failure::Failure;
 use crate::mirror::http::Http;
@@ -25,6 +25,7 @@ pub(in crate::mirror) fn resolve(
     progress: &dyn Fn(Progress),
 ) -> Result<Revision, Failure> {
     let watch = Watch::start(remote);
+    let progress: &dyn Fn(Progress) = &each_once(progress);
     let fetch = Fetch::new(repository, remote, &watch, progress);
     let prefixes = ["", "refs/", "refs/tags/", "refs/heads/"].map(|place| format!("{place}{name}"));
     let refs = fetch.retrying(|| fetch.list(&prefixes))?;
@@ -134,7 +135,7 @@ impl Fetch<'_> {
     }
 
     /// Fetches the whole history of these commits.
-    fn history_of(&self, ends: &[Revision]) -> Result<(), Failure> {
+    pub(super) fn history_of(&self, ends: &[Revision]) -> Result<(), Failure> {
         if let RepoUrl::File(path) = &self.remote.url {
             return self.history_on_disk(&local::open(path)?, ends);
         }

@@ -29,9 +29,11 @@ impl Fetch<'_> {
         let mut writer = objects.packwriter().map_err(store)?;
         let counts = std::rc::Rc::new(Cell::new((0, 0)));
         let counting = std::rc::Rc::clone(&counts);
+        let clock = self.watch.clock();
         writer.progress(move |progress| {
             counting.set((progress.received_objects(), progress.total_objects()));
-            true
+            // After the last byte comes the work on what is packed as differences.
+            clock.failure().is_none()
         });
         let mut sink = Sink { writer, fetch: self, counts, told: Instant::now(), bytes: 0 };
         let boundary = match read(&mut sink) {
@@ -55,7 +57,8 @@ impl Fetch<'_> {
         }
         sink.tell();
         self.bytes.set(self.bytes.get() + sink.bytes);
-        sink.writer.commit().map_err(store)?;
+        let done = sink.writer.commit();
+        done.map_err(|error| self.watch.failure().map_or_else(|| store(error), Received::Store))?;
         drop(sink);
         self.move_boundary(&boundary).map_err(Received::Store)
     }

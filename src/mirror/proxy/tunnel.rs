@@ -117,7 +117,8 @@ fn read_answer(wire: &mut impl io::Read) -> io::Result<Answer> {
             let mut byte = [0];
             wire.read_exact(&mut byte)?;
             head.push(byte[0]);
-            let is_http = head.starts_with(&b"HTTP/"[..head.len().min(5)]);
+            // Enough of what is none to be recognised.
+            let is_http = head.len() < 16 || head.starts_with(b"HTTP/");
             if head.len() > LONGEST || !is_http {
                 let start = crate::mirror::failure::harmless(&head);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, start));
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(answer.header("via").collect::<Vec<_>>(), ["x"]);
         assert_eq!(wire, b"tunnel");
         for (strange, kind) in [
-            (&b"SSH-2.0-x\r\n\r\n"[..], io::ErrorKind::InvalidData),
+            (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], io::ErrorKind::InvalidData),
             (b"HTTP/1.1 what\r\n\r\n", io::ErrorKind::InvalidData),
             (b"HTTP/1.1 200 OK\r\n", io::ErrorKind::UnexpectedEof),
         ] {
