@@ -141,6 +141,12 @@ fn about_manifest(patient: &Patient<'_>, manifest: &Result<Manifest, Refusal>) -
             }
         }
     }
-    section.findings.extend(places::writable_by_others(patient, "manifest", path));
+    match load::trusted(patient.settings) {
+        Ok(warnings) => {
+            let warnings = warnings.into_iter();
+            section.findings.extend(warnings.map(|text| Finding::warning("permissions", text)));
+        }
+        Err(failure) => section.add(Finding::failure("permissions", &failure)),
+    }
     section
 }
