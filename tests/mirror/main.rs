@@ -1,4 +1,31 @@
 //! Mirrors: commits from real servers, and trees on the disk.
+//!
+//! What other tools were reported for, and where it is tested:
+//!
+//! | what goes wrong | test |
+//! |---|---|
+//! | a commit that is no tip, from a server that serves tips | `identity::a_server_that_refuses_a_commit_by_its_id_gives_its_branches_and_tags_and_no_other_refs`, `ssh::a_version_0_server_that_serves_tips_only_gives_its_branches_and_tags` |
+//! | a commit that no ref leads to | `identity::a_commit_that_no_ref_leads_to_is_not_found_unless_the_server_gives_it_away` |
+//! | an empty repository, a branch that is missing | `identity::an_empty_repository_has_no_commit_in_each_version`, `https::names_are_looked_up` |
+//! | SHA-256 ids | `identity::a_repository_with_sha256_ids_is_told_as_such_in_each_version` |
+//! | the id of a tag, a file, a directory | `https::not_found_says_both_and_is_not_retried` |
+//! | a tag that is moved, `foo` that becomes `foo/bar` | `identity::a_branch_that_is_moved_by_force_or_replaced_by_a_directory_of_branches` |
+//! | thousands of refs that are not wanted | `https::names_are_looked_up`, `identity::a_server_that_refuses_…` |
+//! | a wrong token is offered again and again | `https::a_wrong_token_is_offered_once` |
+//! | a token with `@:/#%+` and spaces | the token of every test in `https` |
+//! | a redirect to another host, port or without TLS; in a circle | `https::redirects_on_the_same_host_only` |
+//! | 404 for what may not be read | `https::not_found_says_both_and_is_not_retried` |
+//! | keys, host keys | `ssh` |
+//! | 429 and 5xx that pass; 4xx that do not | `https::what_may_pass_is_tried_again_and_the_rest_is_not` |
+//! | `Retry-After` that is longer than the time left | `patience::a_wish_to_wait_that_is_longer_than_the_time_that_is_left_ends_it_at_once` |
+//! | no answer, a stall in the pack, a byte a second | `https::nothing_waits_for_ever` |
+//! | no connection, a handshake that stalls or trickles | `patience::connecting_has_a_limit_for_all_of_it_even_when_bytes_trickle_in` |
+//! | a signal, in each of these | `patience::a_signal_is_heard_while_…` |
+//! | a connection that is closed, reset or cut | `https::what_may_pass_is_tried_again_and_the_rest_is_not` |
+//! | a login page | `https::servers_that_serve_tips_only_and_pages_that_are_no_servers` |
+//! | a server that is gone, and the commit is here | `identity::a_commit_that_is_here_needs_no_server` |
+//! | certificates | `certificates` |
+//! | proxies | `proxies` |
 
 #[path = "../support/mod.rs"]
 mod support;
