@@ -142,6 +142,47 @@ fn an_unknown_authority_is_refused() {
 }
 
 #[test]
+fn nothing_switches_the_verification_of_certificates_off() {
+    for plain in [false, true] {
+        let mut host = TestHost::new();
+        host.set("GIT_SSL_NO_VERIFY", "1").set("GIT_CONFIG_COUNT", "1");
+        host.set("GIT_CONFIG_KEY_0", "http.sslVerify").set("GIT_CONFIG_VALUE_0", "false");
+        if plain {
+            host.set("MULTIDEPLOYER_TRANSPORT", "plain");
+        }
+        let estate = Estate::new(host);
+        let one = estate.release_all("v1");
+        estate.want(&one);
+        let text = estate.host.read("etc/multideployer.yaml");
+        let kept: Vec<_> = text.lines().filter(|line| !line.contains("ca_file")).collect();
+        estate.host.manifest(&(kept.join("\n") + "\n"));
+        // Nor does it lead elsewhere.
+        let config =
+            "[http]\n\tsslVerify = false\n[url \"file:///nowhere/\"]\n\tinsteadOf = https://\n";
+        estate.host.write("home/.gitconfig", config);
+        estate.host.deploy().code(3).says("certificate").says("ca_file");
+        assert!(estate.https.requests().is_empty());
+        estate.host.manifest(&text);
+        estate.host.deploy().ok();
+        estate.assert_deployed(&one);
+    }
+}
+
+#[test]
+fn offline_names_every_app_that_would_need_a_connection() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.deploy(&one).ok();
+    let (api, worker) = (estate.release("api", "v2"), estate.release("worker", "v2"));
+    estate.want(&[one[0].clone(), api.clone(), worker.clone()]);
+    estate.https.forget();
+    let ran = estate.host.run(&["deploy", "--offline"]).code(3).says("--offline");
+    drop(ran.says("api").says(&api[..7]).says("worker").says(&worker[..7]));
+    assert_eq!(estate.https.connections(), 0);
+    estate.assert_deployed(&one);
+}
+
+#[test]
 fn a_commit_that_is_not_there_is_named_with_its_repository() {
     let estate = Estate::new(TestHost::new());
     let one = estate.release_all("v1");
