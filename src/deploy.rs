@@ -427,6 +427,8 @@ struct PlannedApp<'a> {
     action: &'a Action,
     on_failure: OnFailure,
     needs: &'a [AppName],
+    /// What is asked after it was deployed.
+    checks: Vec<String>,
 }
 
 impl<'a> PlanReport<'a> {
@@ -449,6 +451,7 @@ impl<'a> PlanReport<'a> {
                 action: &step.action,
                 on_failure: step.on_failure,
                 needs: &step.app.needs,
+                checks: step.app.checks.iter().map(|check| check.probe.to_string()).collect(),
             })
             .collect();
         Self {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here touches a file, the network or the environment.
 
+mod check;
 mod when;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use check::{Check, Probe};
 pub use when::{Elsewhere, Facts, Glob, GlobError, When};
 
 /// The name of an application: `[A-Za-z0-9_][A-Za-z0-9._+=,@-]{0,99}`.
@@ -430,6 +432,8 @@ pub struct App {
     pub export_ignore: bool,
     /// Which links may be in the bundle.
     pub symlinks: Symlinks,
+    /// What has to be so after it was deployed.
+    pub checks: Vec<Check>,
     /// How long its deployment may take.
     pub timeout: Option<Duration>,
     /// What happens after its deployment failed; `None` leaves it to the manifest's policy.

@@ -11,6 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::bundle;
+use crate::checks;
 use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
 use crate::domain::{App, AppName, Hook, RefName, RepoUrl, Revision};
 use crate::error::{ExitCode, Failure};
@@ -645,7 +646,18 @@ impl Host for LiveHost<'_> {
         let name = step.app.name.as_str();
         codedeploy::deploy(tool, &job, &environment, self.run.interrupt, &mut |line| {
             self.run.console.relayed(name, line);
-        })
+        })?;
+        if step.puts_back() {
+            // They are the new release's: the old one may not have what they ask for.
+            return Ok(());
+        }
+        let world = checks::World {
+            environment: &environment,
+            ca_bundle: (self.run.variable)("SSL_CERT_FILE").map(PathBuf::from),
+            interrupt: self.run.interrupt,
+            log: &|line| self.run.console.log(Some(name), line),
+        };
+        checks::run(&step.app.checks, self.time_left(), &world)
     }
 
     fn record_success(&mut self, step: &Step, took: Duration) -> Result<(), Failure> {

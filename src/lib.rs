@@ -27,12 +27,13 @@
 //! |---|---|
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
-//! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`verify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
+//! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`checks`], [`verify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
 //! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`rollback`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
 pub mod announce;
 pub mod bundle;
+pub mod checks;
 pub mod cli;
 pub mod codedeploy;
 pub mod deploy;

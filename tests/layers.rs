@@ -17,6 +17,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
             "mirror",
             "web",
             "notify",
+            "checks",
             "verify",
             "bundle",
             "codedeploy",

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::diagnostic::quoted;
 use crate::domain::{
-    App, AppName, FileExists, OnFailure, RefName, Release, RepoUrl, Revision, Symlinks, When,
+    App, AppName, Check, FileExists, OnFailure, RefName, Release, RepoUrl, Revision, Symlinks, When,
 };
 use crate::manifest::fields::{Fields, Findings, Keys, did_you_mean, list};
 use crate::manifest::source::{self, Authority, Place, resolve};
-use crate::manifest::{Version, policy, verify, when};
+use crate::manifest::{Version, checks, policy, verify, when};
 use crate::yaml::{Node, Position};
 
 /// Version 2's keys; `defaults` may have all but the first.
@@ -28,10 +28,11 @@ const SECOND: &[&str] = &[
     "on_failure",
     "when",
     "timeout",
+    "checks",
     "verify",
 ];
 
-const LATER: &[&str] = &["checks", "submodules", "lfs", "release_file"];
+const LATER: &[&str] = &["submodules", "lfs", "release_file"];
 
 const APP: Keys =
     Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
@@ -79,6 +80,7 @@ pub(super) struct Common {
     on_failure: Option<OnFailure>,
     when: Option<When>,
     timeout: Option<Duration>,
+    checks: Option<Vec<Check>>,
     verify: Option<verify::Given>,
 }
 
@@ -114,12 +116,12 @@ pub(super) fn defaults(node: &Node, place: &mut Place, findings: &mut Findings) 
             findings.error(Some(node.at), format!("`{key}` cannot have a default"));
         }
     }
-    let common = common(&mut fields, findings);
+    let common = common(&mut fields, &place.directory, findings);
     fields.finish(DEFAULTS, findings);
     common
 }
 
-fn common(fields: &mut Fields<'_>, findings: &mut Findings) -> Common {
+fn common(fields: &mut Fields<'_>, directory: &Path, findings: &mut Findings) -> Common {
     let force = findings.take_bool(fields, "force");
     if findings.version != Some(Version::V2) {
         return Common { force, ..Common::default() };
@@ -155,6 +157,10 @@ fn common(fields: &mut Fields<'_>, findings: &mut Findings) -> Common {
         allow_ref: findings.take_bool(fields, "allow_ref"),
         on_failure: policy::take_on_failure(fields, findings),
         timeout: findings.take_duration(fields, "timeout"),
+        checks: fields
+            .take("checks")
+            .filter(|node| !node.is_null())
+            .and_then(|node| checks::read(node, directory, findings)),
         when: fields
             .take("when")
             .filter(|node| !node.is_null())
@@ -186,7 +192,7 @@ pub(super) fn read<'n>(
     {
         entry.needs = findings.texts(node, "needs", true).unwrap_or_default();
     }
-    let own = common(&mut fields, findings);
+    let own = common(&mut fields, &place.directory, findings);
     fields.finish(APP, findings);
 
     entry.enabled = own.enabled.or(defaults.enabled).unwrap_or(true);
@@ -215,6 +221,7 @@ pub(super) fn read<'n>(
         skip_events: own.skip_events.or_else(|| defaults.skip_events.clone()).unwrap_or_default(),
         export_ignore: own.export_ignore.or(defaults.export_ignore).unwrap_or(true),
         symlinks: own.symlinks.or(defaults.symlinks).unwrap_or_default(),
+        checks: own.checks.or_else(|| defaults.checks.clone()).unwrap_or_default(),
         timeout: own.timeout.or(defaults.timeout),
         on_failure: own.on_failure.or(defaults.on_failure),
         verify,
@@ -375,6 +382,12 @@ fn env(node: &Node, findings: &mut Findings) -> Vec<(String, String)> {
             continue;
         }
         match value.text() {
+            Some("") if name == "PATH" => {
+                findings.error(
+                    Some(value.at),
+                    "the variable `PATH` is empty: no program would be found",
+                );
+            }
             // Line breaks are fine in a variable, NUL cannot be in one.
             Some(text) if !value.is_null() && !text.contains('\0') => {
                 env.push((name.to_owned(), text.to_owned()));
@@ -445,6 +458,8 @@ fn take_inner_path(fields: &mut Fields<'_>, key: &str, findings: &mut Findings) 
         "is absolute; it must be relative to the repository".to_owned()
     } else if text.split('/').any(dots) {
         "contains `..`; it must stay inside the repository".to_owned()
+    } else if text.split('/').any(|part| part.eq_ignore_ascii_case(".git")) {
+        "leads into `.git`, which no commit holds".to_owned()
     } else if let Some(c) = text.chars().find(|c| !allowed(*c)) {
         format!("contains {c:?}; codedeploy-local allows letters, digits and `._+=,@/-`")
     } else {

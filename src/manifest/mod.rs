@@ -9,6 +9,7 @@
 
 mod app;
 mod auth;
+mod checks;
 mod fields;
 mod hosts;
 pub mod machine;

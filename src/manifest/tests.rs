@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::diagnostic::Severity;
-use crate::domain::{Deadline, FileExists, OnFailure, Release, Symlinks};
+use crate::domain::{Check, Deadline, FileExists, OnFailure, Probe, Release, Symlinks};
 use crate::hosts::{Auth, GithubApp};
 
 const SHA: &str = "91ab77cd0e5f2f7f0a6c1b3f5d7e9a1b2c3d4e5f";
@@ -421,9 +421,9 @@ fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
     );
     finds(
         &app("2", "branch: x"),
-        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `verify`",
+        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `checks`, `verify`",
     );
-    for later in ["checks", "submodules", "lfs", "release_file"] {
+    for later in ["submodules", "lfs", "release_file"] {
         finds(
             &app("2", &format!("{later}: ~")),
             &format!(
@@ -544,7 +544,7 @@ fn values_of_version_2_keys() {
         "E m.yaml:2:25: `source_host` is not `host[:port]`: the host name is missing or not valid\n\
          E m.yaml:2:36: `name` cannot have a default\n\
          E m.yaml:2:48: `release` cannot have a default\n\
-         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `verify`",
+         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `checks`, `verify`",
     );
 }
 
@@ -937,5 +937,49 @@ fn when_is_patterns_by_what_they_are_asked_of() {
     finds(
         &app("when: {label: web}"),
         "E m.yaml:4:92: app `a`: `label` is a text; it must be a list",
+    );
+}
+
+#[test]
+fn checks_are_read_and_each_is_one_thing() {
+    let app = |checks: &str| {
+        format!("version: 2\napps:\n- {{name: a, source: /a, release: $SHA, checks: {checks}}}\n")
+    };
+    let text = app(
+        "[{http: \"https://127.0.0.1/health\", within: 60s, status: 204}, {tcp: \"localhost:80\"}, {command: [./is-up, now]}]",
+    );
+    let checks = read(&text).unwrap().apps.remove(0).checks;
+    let http = Probe::Http { url: "https://127.0.0.1/health".into(), status: Some(204) };
+    assert_eq!(checks[0], Check { probe: http, within: Duration::from_secs(60) });
+    assert_eq!(checks[1].probe.to_string(), "tcp localhost:80");
+    assert_eq!(checks[1].within, Duration::from_secs(30));
+    assert_eq!(checks[2].probe.to_string(), "/srv/manifest/is-up now");
+    for (checks, finding) in [
+        ("[{within: 5s}]", "3:85: app `a`: a check is exactly one of `http`, `tcp` and `command`"),
+        (
+            "[{http: \"http://u:p@h/\"}]",
+            "3:92: app `a`: `http` holds a user or a password, which everybody could read",
+        ),
+        ("[{http: \"ftp://h/\"}]", "3:92: app `a`: `http` must be `http://…` or `https://…`"),
+        ("[{tcp: localhost}]", "3:91: app `a`: `tcp` is `localhost`; it must be `host:port`"),
+        ("[{tcp: \"h:1\", status: 200}]", "3:106: app `a`: `status` is of `http` checks only"),
+        (
+            "[{http: \"http://h\", status: 99}]",
+            "3:112: app `a`: `status` is `99`; it must be a number from 100 to 599",
+        ),
+    ] {
+        finds(&app(checks), &format!("E m.yaml:{finding}"));
+    }
+}
+
+#[test]
+fn what_could_never_work_is_refused() {
+    finds(
+        &app("2", "path: a/.Git/x"),
+        "E m.yaml:3:94: app `api`: `path` leads into `.git`, which no commit holds",
+    );
+    finds(
+        &app("2", "env: {PATH: \"\"}"),
+        "E m.yaml:3:100: app `api`: the variable `PATH` is empty: no program would be found",
     );
 }

@@ -98,6 +98,11 @@ pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
                     let needs: Vec<&str> = step.app.needs.iter().map(AppName::as_str).collect();
                     why += &format!("; needs {}", needs.join(", "));
                 }
+                match step.app.checks.len() {
+                    0 => {}
+                    1 => why += "; 1 check",
+                    n => why += &format!("; {n} checks"),
+                }
                 let line = format!("deploy  {from} -> {to}  ({why})");
                 paint.green(&line)
             }

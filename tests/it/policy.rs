@@ -325,3 +325,40 @@ fn an_app_that_would_outlast_the_hook_is_not_started() {
         estate.assert_ran(&[]);
     }
 }
+
+#[test]
+fn a_check_that_does_not_pass_fails_the_app() {
+    for version in [None, Some(Version::Two)] {
+        let mut host = version.map_or_else(TestHost::new, TestHost::with_agent);
+        host.in_hook();
+        host.set("MULTIDEPLOYER_GITHUB_TOKEN", "ghp_notforchecks0123456789");
+        host.policy("{on_failure: restore}");
+        let estate = Estate::new(host);
+        let one = estate.release_all("v1");
+        estate.deploy(&one).ok();
+        estate.host.deployments();
+        let two = estate.release_all("v2");
+        let sources = APPS.map(|app| estate.source(app));
+        let seen = estate.host.text("hooks/check.environ");
+        let script = format!("#!/bin/sh\nenv >{seen}\necho not listening >&2\n[ -e \"$1\" ]\n");
+        let file = estate.host.write("etc/is-up", &script);
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("its mode");
+        let up = estate.host.text("hooks/up");
+        let check = format!("checks: [{{command: [./is-up, {up}], within: 2s}}]");
+        let more = ["", check.as_str(), ""];
+        let line = |n: usize| (APPS[n], sources[n].as_str(), two[n].as_str(), more[n]);
+        estate.host.apps_with(&[line(0), line(1), line(2)]);
+        let ran = estate.host.deploy().code(5);
+        let ran = ran.stdout_has("FAILED (5) api").stdout_has("did not pass within 2 s");
+        drop(ran.stdout_has("  | not listening").stdout_has("not run : worker"));
+        estate.assert_deployed(&one);
+        let environ = estate.host.read("hooks/check.environ");
+        assert!(environ.contains(&format!("GIT_COMMIT={}", two[1])), "{environ}");
+        assert!(!environ.contains("ghp_notforchecks"), "{environ}");
+        estate.host.deployments();
+        estate.host.write("hooks/up", "");
+        estate.host.deploy().ok();
+        estate.assert_deployed(&two);
+    }
+}
