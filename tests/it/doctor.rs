@@ -346,7 +346,9 @@ fn directories_that_a_deployment_would_refuse() {
     std::fs::set_permissions(&cache, PermissionsExt::from_mode(0o777)).expect("its mode");
     broken(&estate.host, "permissions", &["everybody can write", "chmod o-w"]);
     let _ = estate.host.deploy().code(11);
-    std::fs::remove_dir(&cache).expect("it goes");
+    for made in ["cache", "state", "log"] {
+        std::fs::remove_dir_all(estate.host.path(made)).ok();
+    }
     estate.host.write("cache", "a file");
     broken(&estate.host, "cache", &["not a directory"]);
     std::fs::remove_file(&cache).expect("it goes");
