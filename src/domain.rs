@@ -432,6 +432,8 @@ pub struct App {
     pub export_ignore: bool,
     /// Which links may be in the bundle.
     pub symlinks: Symlinks,
+    /// A file in the bundle's root that tells the commit, by its name.
+    pub release_file: Option<PathBuf>,
     /// What has to be so after it was deployed.
     pub checks: Vec<Check>,
     /// How long its deployment may take.

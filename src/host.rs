@@ -324,6 +324,41 @@ impl<'a> LiveHost<'a> {
         own.into_iter().chain(run).min_by_key(|(limit, _)| *limit)
     }
 
+    /// Tells the app which commit it is, for agents that give hooks no environment.
+    fn write_release_file(
+        &self,
+        step: &Step,
+        commit: Revision,
+        bundle: &LiveBundle,
+    ) -> Result<(), Failure> {
+        let Some(name) = &step.app.release_file else { return Ok(()) };
+        let text = serde_json::json!({
+            "app": step.app.name.as_str(),
+            "commit": commit.to_string(),
+            "release": step.app.release.to_string(),
+            "previous": step.from.filter(|_| !step.puts_back()).map(|from| from.to_string()),
+            "source": step.app.source.to_string(),
+            "run": self.run.id,
+            "deployment": self.run.hook.map(|hook| hook.deployment_id.as_str()),
+        });
+        let path = bundle.root.join(name);
+        let write = || {
+            use std::io::Write;
+            use std::os::unix::fs::PermissionsExt;
+            // Never over a file of the commit's, nor through a link.
+            let mut file = fs_err::File::create_new(&path)?;
+            writeln!(file, "{text}")?;
+            file.set_permissions(std::fs::Permissions::from_mode(0o644))
+        };
+        write().map_err(|error| {
+            let exists = error.kind() == io::ErrorKind::AlreadyExists;
+            let code = if exists { ExitCode::Refused } else { ExitCode::Unfit };
+            Failure::from_error(code, &error)
+                .context(format!("cannot write the `release_file` of {}", step.app.name))
+                .hint("give it a name that no file of the commit has")
+        })
+    }
+
     /// The commit that a step deploys: its release may be an annotated tag's id.
     fn commit_of(step: &Step, prepared: &Prepared) -> Revision {
         if step.puts_back() { step.revision } else { prepared.commit }
@@ -580,6 +615,7 @@ impl Host for LiveHost<'_> {
         for warning in &warnings {
             self.run.console.warn(Some(app.name.as_str()), warning);
         }
+        self.write_release_file(step, commit, &bundle)?;
         Ok(bundle)
     }
 
@@ -600,7 +636,9 @@ impl Host for LiveHost<'_> {
         }
         lock(&self.prepared).insert(app.name.clone(), prepared);
         // What the checks warn of was said when this revision was deployed.
-        Ok(self.bundle(app, &brought?)?.0)
+        let bundle = self.bundle(app, &brought?)?.0;
+        self.write_release_file(back, back.revision, &bundle)?;
+        Ok(bundle)
     }
 
     fn ready(&mut self) -> Result<(), Failure> {

@@ -333,6 +333,7 @@ pub(crate) mod tests {
             skip_events: Vec::new(),
             export_ignore: true,
             symlinks: Symlinks::Safe,
+            release_file: None,
             checks: Vec::new(),
             timeout: None,
             on_failure: None,

@@ -29,10 +29,11 @@ const SECOND: &[&str] = &[
     "when",
     "timeout",
     "checks",
+    "release_file",
     "verify",
 ];
 
-const LATER: &[&str] = &["submodules", "lfs", "release_file"];
+const LATER: &[&str] = &["submodules", "lfs"];
 
 const APP: Keys =
     Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
@@ -81,6 +82,7 @@ pub(super) struct Common {
     when: Option<When>,
     timeout: Option<Duration>,
     checks: Option<Vec<Check>>,
+    release_file: Option<PathBuf>,
     verify: Option<verify::Given>,
 }
 
@@ -157,6 +159,7 @@ fn common(fields: &mut Fields<'_>, directory: &Path, findings: &mut Findings) ->
         allow_ref: findings.take_bool(fields, "allow_ref"),
         on_failure: policy::take_on_failure(fields, findings),
         timeout: findings.take_duration(fields, "timeout"),
+        release_file: take_file_name(fields, "release_file", findings),
         checks: fields
             .take("checks")
             .filter(|node| !node.is_null())
@@ -222,6 +225,7 @@ pub(super) fn read<'n>(
         export_ignore: own.export_ignore.or(defaults.export_ignore).unwrap_or(true),
         symlinks: own.symlinks.or(defaults.symlinks).unwrap_or_default(),
         checks: own.checks.or_else(|| defaults.checks.clone()).unwrap_or_default(),
+        release_file: own.release_file.or_else(|| defaults.release_file.clone()),
         timeout: own.timeout.or(defaults.timeout),
         on_failure: own.on_failure.or(defaults.on_failure),
         verify,
@@ -445,6 +449,17 @@ fn skip_events(node: &Node, findings: &mut Findings) -> Option<Vec<String>> {
         }
     }
     (!bad).then_some(skip)
+}
+
+/// The name of a file in the bundle's root.
+fn take_file_name(fields: &mut Fields<'_>, key: &str, findings: &mut Findings) -> Option<PathBuf> {
+    let at = fields.peek(key).map(|node| node.at);
+    let path = take_inner_path(fields, key, findings)?;
+    if path.components().count() > 1 {
+        findings.error(at, format!("`{key}` is a path; it must be the name of a file"));
+        return None;
+    }
+    Some(path)
 }
 
 /// A path inside the repository: relative, no `..`, and only characters that every

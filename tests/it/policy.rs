@@ -362,3 +362,27 @@ fn a_check_that_does_not_pass_fails_the_app() {
         estate.assert_deployed(&two);
     }
 }
+
+#[test]
+fn a_release_file_tells_the_app_its_commit() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    // Copies what was handed over.
+    let copy = estate.host.text("hooks/release.json");
+    let shell = format!(
+        "case $LIFECYCLE_EVENT in AfterInstall) cp \"$(dirname $0)/../.release.json\" {copy} ;; esac"
+    );
+    estate.host.hook("api", &shell);
+    let sources = APPS.map(|app| estate.source(app));
+    let api = |more| [("api", sources[1].as_str(), one[1].as_str(), more)];
+    estate.host.apps_with(&api("release_file: .release.json"));
+    estate.host.deploy().ok();
+    let text = estate.host.read("hooks/release.json");
+    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(told["commit"], one[1].as_str());
+    assert_eq!(told["app"], "api");
+    assert_eq!(told["previous"], serde_json::Value::Null);
+    // Never over what the commit holds.
+    estate.host.apps_with(&api("release_file: appspec.yml, force: true"));
+    estate.host.deploy().code(7).says("`release_file` of api");
+}
