@@ -155,7 +155,7 @@ class Ours(Way):
         super().__init__(bed, directory, base)
         self.config = directory / "multideployer.yaml"
         agent = directory / "agent.yml"
-        agent.write_text(f"---\n:root_dir: {directory}/root\n:log_dir: {directory}/log\n:max_revisions: 2\n")
+        agent.write_text(f"---\n:root_dir: {directory}/root\n:log_dir: {directory}/log\n:max_revisions: 5\n")
 
     def command(self, step, wanted):
         host = self.base.removeprefix("https://")

@@ -7,81 +7,72 @@ rate of each direction, and a new connection costs a round trip before its first
 handshake of TCP does. It stands in for a network device with netem, which needs a kernel module.
 """
 
-import asyncio
+import queue
+import socket
 import sys
+import threading
+import time
 
-PIECE = 1 << 14
+PIECE = 1 << 15
 
 
 class Lane:
-    """One direction: when the next byte may leave."""
+    """One direction: when the last bit of a piece leaves."""
 
     def __init__(self, rate):
-        self.rate, self.free = rate, 0.0
+        self.rate, self.free, self.lock = rate, 0.0, threading.Lock()
 
     def leave(self, now, count):
-        self.free = max(self.free, now) + count * 8 / self.rate
-        return self.free
+        with self.lock:
+            self.free = max(self.free, now) + count * 8 / self.rate
+            return self.free
 
 
-async def carry(reader, writer, lane, late, begin):
-    loop = asyncio.get_running_loop()
+def carry(source, target, lane, late, begin):
     # As much as is on its way in one round trip, and no more: the sender is slowed down.
-    queue = asyncio.Queue(maxsize=max(64, int(lane.rate / 8 * late * 2 / PIECE) + 8))
+    pieces = queue.Queue(maxsize=int(lane.rate / 8 * late * 2 / PIECE) + 8)
 
-    async def deliver():
-        while True:
-            at, piece = await queue.get()
-            pause = at - loop.time()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            if piece is None:
-                break
-            writer.write(piece)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
+    def receive():
+        piece = b"?"
+        while piece:
+            try:
+                piece = source.recv(PIECE)
+            except OSError:
+                piece = b""
+            now = max(time.monotonic(), begin)
+            pieces.put((lane.leave(now, len(piece)) + late, piece))
 
-    delivery = asyncio.ensure_future(deliver())
-    try:
-        while True:
-            piece = await reader.read(PIECE)
-            now = max(loop.time(), begin)
-            await queue.put((lane.leave(now, len(piece)) + late, piece or None))
-            if not piece:
-                break
-        await delivery
-    except (ConnectionError, OSError):
-        delivery.cancel()
+    def send():
+        piece = b"?"
+        while piece:
+            at, piece = pieces.get()
+            time.sleep(max(0, at - time.monotonic()))
+            try:
+                if piece:
+                    target.sendall(piece)
+                else:
+                    target.shutdown(socket.SHUT_WR)
+            except OSError:
+                # Nobody listens any more; the sender is to know.
+                source.close()
+
+    for work in (receive, send):
+        threading.Thread(target=work, daemon=True).start()
 
 
-async def main(port, round_trip, rate):
+def main(port, round_trip, rate):
     up, down = Lane(rate), Lane(rate)
-    loop = asyncio.get_running_loop()
-
-    async def connected(reader, writer):
-        begin = loop.time() + round_trip
-        try:
-            other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(
-            carry(reader, other_writer, up, round_trip / 2, begin),
-            carry(other_reader, writer, down, round_trip / 2, begin),
-            return_exceptions=True,
-        )
-        for one in (writer, other_writer):
-            one.close()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
-        await server.serve_forever()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    print(listener.getsockname()[1], flush=True)
+    while True:
+        near, _ = listener.accept()
+        begin = time.monotonic() + round_trip
+        far = socket.create_connection(("127.0.0.1", port))
+        for one in (near, far):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        carry(near, far, up, round_trip / 2, begin)
+        carry(far, near, down, round_trip / 2, begin)
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])))
-    except KeyboardInterrupt:
-        pass
+    main(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))

@@ -13,10 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use git2::{Odb, Repository};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, UtimensatFlags, fchmod, futimens, mkdirat, utimensat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, fstat, futimens, mkdirat, utimensat,
+};
 use nix::sys::time::TimeSpec;
-use nix::unistd::symlinkat;
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::Failure;
 use super::checkout::{CheckoutOptions, File, Layout};
@@ -28,6 +30,8 @@ use crate::domain::Revision;
 const BATCH: usize = 32;
 /// How many of a kind of warning are named one by one.
 const NAMED: usize = 3;
+/// The mode of directories, and of executable files.
+const DIRECTORY: Mode = Mode::from_bits_truncate(0o755);
 
 /// What is to be done.
 pub(super) struct Job<'a> {
@@ -65,14 +69,11 @@ pub(super) fn write(job: &Job<'_>, root: &Path) -> Result<Written, Failure> {
     made.map_err(|error| Failure::file("make the directory", root, error))?;
     let top = fs_err::File::open(root)
         .map_err(|error| Failure::file("open the directory", root, error))?;
-    let place = Place {
-        job,
-        root,
-        top: top
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|error| Failure::file("open the directory", root, error))?,
-    };
+    let cloned = top.as_fd().try_clone_to_owned();
+    let cloned = cloned.map_err(|error| Failure::file("open the directory", root, error))?;
+    let as_given =
+        as_given(&cloned).map_err(|error| Failure::file("write below", root, error.into()))?;
+    let place = Place { job, root, top: cloned, as_given };
     place.make_directories()?;
     let share = place.write_files()?;
     place.make_links()?;
@@ -120,6 +121,8 @@ struct Place<'a> {
     job: &'a Job<'a>,
     root: &'a Path,
     top: OwnedFd,
+    /// Modes are what they are made with: nothing has to be set afterwards.
+    as_given: bool,
 }
 
 impl Place<'_> {
@@ -132,10 +135,17 @@ impl Place<'_> {
         Failure::file(doing, &self.root.join(name), error.into())
     }
 
-    /// Opens a directory of the tree, step by step from the top.
+    /// Opens a directory of the tree. No part of the path is followed if it is a link.
     fn open(&self, path: &[u8]) -> Result<OwnedFd, Failure> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let failed = |error| self.failed("open the directory", path, error);
+        let resolve = ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_BENEATH;
+        let here = if path.is_empty() { b"." } else { path };
+        match openat2(&self.top, here, OpenHow::new().flags(flags).resolve(resolve)) {
+            // Older than Linux 5.6, or forbidden in this container: step by step.
+            Err(Errno::ENOSYS | Errno::EPERM) => {}
+            opened => return opened.map_err(failed),
+        }
         let mut directory = openat(&self.top, ".", flags, Mode::empty()).map_err(failed)?;
         for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
             directory = openat(&directory, part, flags, Mode::empty()).map_err(failed)?;
@@ -154,7 +164,11 @@ impl Place<'_> {
             };
             let name = directory.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
             let failed = |error| self.failed("make the directory", &directory.path, error);
-            mkdirat(&above, name, Mode::S_IRWXU).map_err(failed)?;
+            mkdirat(&above, name, DIRECTORY).map_err(failed)?;
+            if !self.as_given {
+                // It was made a moment ago, below a directory that only we can enter.
+                fchmodat(&above, name, DIRECTORY, FchmodatFlags::FollowSymlink).map_err(failed)?;
+            }
             parent = Some((number, above));
         }
         Ok(())
@@ -249,17 +263,18 @@ impl Place<'_> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let failed = |error| self.failed("write", &path(), error);
-        let handle = openat(directory, file.name.as_slice(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(failed)?;
+        let mode = if file.executable { 0o755 } else { 0o644 };
+        let mode = Mode::from_bits_truncate(mode);
+        let handle = openat(directory, file.name.as_slice(), flags, mode).map_err(failed)?;
         let mut handle = OsFile::from(handle);
         let written = handle.write_all(&content);
         written.map_err(|error| {
             let path = self.root.join(String::from_utf8_lossy(&path()).into_owned());
             Failure::file("write", &path, error)
         })?;
-        // Whatever the umask.
-        let mode = if file.executable { 0o755 } else { 0o644 };
-        fchmod(&handle, Mode::from_bits_truncate(mode)).map_err(failed)?;
+        if !self.as_given {
+            fchmod(&handle, mode).map_err(failed)?;
+        }
         let time = self.time();
         futimens(&handle, &time, &time).map_err(failed)
     }
@@ -311,16 +326,33 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Modes and times, children first: writing into a directory changes its time.
+    /// Times, when nothing is written any more: that changes them.
     fn finish_directories(&self) -> Result<(), Failure> {
         let time = self.time();
         let directories = &self.job.layout.directories;
-        for directory in directories.iter().rev().filter(|directory| directory.used) {
+        for directory in directories.iter().skip(1).filter(|directory| directory.used) {
             let failed = |error| self.failed("finish the directory", &directory.path, error);
-            let open = self.open(&directory.path)?;
-            fchmod(&open, Mode::from_bits_truncate(0o755)).map_err(failed)?;
-            futimens(&open, &time, &time).map_err(failed)?;
+            // All parts of the path are directories that were made here (a link in the place of
+            // one would have been there twice), below a directory that only we can enter.
+            let path = directory.path.as_slice();
+            let flag = UtimensatFlags::NoFollowSymlink;
+            utimensat(&self.top, path, &time, &time, flag).map_err(failed)?;
         }
-        Ok(())
+        let failed = |error| self.failed("finish the directory", b"", error);
+        futimens(&self.top, &time, &time).map_err(failed)?;
+        // Now others may look inside.
+        fchmod(&self.top, DIRECTORY).map_err(failed)
     }
+}
+
+/// Whether what is made here has the mode that is asked for, whatever the umask and the access
+/// lists that directories hand down.
+fn as_given(top: &OwnedFd) -> Result<bool, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let probe = openat(top, ".mode", flags, DIRECTORY)?;
+    let mode = fstat(&probe)?.st_mode;
+    unlinkat(top, ".mode", UnlinkatFlags::NoRemoveDir)?;
+    // A directory whose group is handed down makes others like it.
+    let handed_down = fstat(top)?.st_mode & 0o7000 != 0;
+    Ok(mode & 0o7777 == DIRECTORY.bits() && !handed_down)
 }

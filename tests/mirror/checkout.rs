@@ -470,3 +470,25 @@ fn encodings_that_cannot_be_made_are_refused() {
         "{failure}"
     );
 }
+
+#[test]
+fn modes_are_set_where_the_directory_above_would_change_them() {
+    let bed = Bed::new();
+    let commit = bed.upstream.commit(&[("d/e/a", "b"), ("d/run", "#!/bin/sh\n")]);
+    let out = bed.dir.path().join("out");
+    fs::create_dir_all(&out).expect("a directory");
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o2755))
+        .expect("its group is handed down");
+    bed.checkout(&commit, &CheckoutOptions::default()).expect("a checkout");
+    let mode = |path: &str| {
+        let path = out.join(&commit).join(path);
+        fs::symlink_metadata(path).expect("it is there").permissions().mode() & 0o7777
+    };
+    for (path, wanted) in
+        [("", 0o755), ("d", 0o755), ("d/e", 0o755), ("d/e/a", 0o644), ("d/run", 0o755)]
+    {
+        assert_eq!(mode(path), wanted, "`{path}` has {:o}", mode(path));
+    }
+    let names = fs::read_dir(out.join(&commit)).expect("the tree").count();
+    assert_eq!(names, 1, "nothing else is in it");
+}
