@@ -236,6 +236,14 @@ struct Errand<'a> {
     back: Option<&'a [Target]>,
 }
 
+/// Removes what the run before left behind.
+fn sweep(settings: &Settings, console: &Console) {
+    console.note("the run before was killed: removing what it left behind");
+    if let Err(failure) = host::sweep(&settings.cache_dir, &settings.last_state()) {
+        console.warn(None, &failure.line());
+    }
+}
+
 type Ran = (Vec<report::AppReport>, Vec<Diagnostic>, Option<Failure>, ExitCode);
 
 fn run_plan(
@@ -268,13 +276,16 @@ fn run_plan(
     let inside = settings.environment.get("MULTIDEPLOYER_RUN_ID").and_then(OsStr::to_str);
     let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
     let wait = args.lock_wait.unwrap_or(LOCK_WAIT).min(left.unwrap_or(Duration::MAX));
-    let _lock = RunLock::acquire(
+    let lock = RunLock::acquire(
         &settings.state_dir,
         &Claim { run: id, holder: &lock_holder, wait, inside },
         |whom| console.note(whom),
         || interrupt.signal().map(ExitCode::of_signal),
     )
     .map_err(Failure::from)?;
+    if lock.after_a_kill() {
+        sweep(settings, console);
+    }
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
     if let Some(trouble) = trouble {
         let aside = state.set_aside().map_err(|error| {
@@ -317,9 +328,7 @@ fn run_plan(
     let changes = plan.deployments().count();
     let mut live = LiveHost::new(run, state);
     for step in plan.steps.iter().filter(|step| step.action == Action::Keep) {
-        if recorded[&step.app.name].deployed.is_none() {
-            live.adopt(step)?;
-        }
+        live.adopt(step)?;
     }
     for step in &plan.steps {
         if let Action::Skip(SkipReason::Elsewhere(Elsewhere { why, unknown: true })) = &step.action

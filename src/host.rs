@@ -15,6 +15,7 @@ use crate::checks;
 use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
 use crate::domain::{App, AppName, Hook, RefName, RepoUrl, Revision};
 use crate::error::{ExitCode, Failure};
+use crate::files;
 use crate::hosts::{Auth, HostRule, Hosts};
 use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
@@ -103,8 +104,9 @@ impl<'a> LiveHost<'a> {
         Self { run, state, prepared: Mutex::default(), turns: Turns::default() }
     }
 
-    /// Enters an app that 0.3.1 deployed and that is current, so that from now on its commit
-    /// is known. 0.3.1 recorded the text of the manifest, which may be a branch.
+    /// Enters an app that is current into `last_state.yaml` if that does not say so: 0.3.1
+    /// recorded the text of the manifest, which may be a branch, and a run may have been ended
+    /// between the two records.
     pub fn adopt(&mut self, step: &Step) -> Result<(), Failure> {
         let entry = last_state::Entry {
             release: step.revision.to_string(),
@@ -699,14 +701,23 @@ impl Host for LiveHost<'_> {
     }
 
     fn record_success(&mut self, step: &Step, took: Duration) -> Result<(), Failure> {
-        let commit = self.with_mirror(step, |prepared| {
-            let entry = self.entry(step, Self::commit_of(step, prepared), took);
-            Records::new(prepared.mirror.repository()).success(&entry)?;
-            Ok(entry.to)
-        })?;
+        // The app has been touched: that is what the exit code has to say.
+        let touched = |failure| Failure { code: ExitCode::AppFailed, ..failure };
+        let commit = self
+            .with_mirror(step, |prepared| {
+                let entry = self.entry(step, Self::commit_of(step, prepared), took);
+                Records::new(prepared.mirror.repository()).success(&entry)?;
+                Ok(entry.to)
+            })
+            .map_err(touched)?;
         let source = Some(step.app.source.to_string());
         let entry = last_state::Entry { release: commit.to_string(), source };
-        Ok(self.state.set(step.app.name.as_str(), entry)?)
+        let entered = self.state.set(step.app.name.as_str(), entry).map_err(Failure::from);
+        entered.map_err(|failure| {
+            touched(
+                failure.context(format!("{} is deployed, and not recorded in full", step.app.name)),
+            )
+        })
     }
 
     fn record_failure(&mut self, step: &Step, failure: &Failure, took: Duration) {
@@ -797,6 +808,13 @@ pub(crate) fn safe_directory(path: &Path, metadata: &std::fs::Metadata) -> Resul
         .hint("remove it, or give another directory"));
     }
     Ok(())
+}
+
+/// Removes what a killed run left behind in the cache and beside `last_state.yaml`.
+pub fn sweep(cache: &Path, last_state: &Path) -> Result<(), Failure> {
+    mirror::sweep(cache)?;
+    let unfinished = files::unfinished(last_state);
+    files::remove_durably(&unfinished).map_err(|error| Failure::from_error(ExitCode::Unfit, &error))
 }
 
 /// `root@host`, for the history.

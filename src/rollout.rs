@@ -162,8 +162,11 @@ impl Outcome {
             return ExitCode::Restored;
         }
         let first = self.failures().map(|(_, failure)| failure).next();
+        // Codes that say "host unchanged" are not for a run that has changed it.
+        let changed = ended(|result| *result == AppResult::Deployed);
         if let Some(failure) = first.or(self.refused.as_ref()) {
-            return failure.code;
+            let wrong = changed && failure.code == ExitCode::Unfit;
+            return if wrong { ExitCode::AppFailed } else { failure.code };
         }
         let late = |result: &AppResult| matches!(result, AppResult::NotRun(NotRun::NoTime { .. }));
         if ended(late) { ExitCode::Deadline } else { ExitCode::Ok }

@@ -21,7 +21,7 @@ pub use tool::{Choice, Found, Tool, find, probe};
 use crate::domain::{App, Hook, Revision};
 use crate::engine::appspec::DEFAULT_EVENTS;
 use crate::error::{ExitCode, Failure};
-use crate::process::{Interrupt, Outcome, Stream, describe_exit};
+use crate::process::{Finished, Interrupt, Outcome, Stream, describe_exit, signal_name};
 
 /// Variables that CodeDeploy sets for the outer deployment's hooks and that would tell an app
 /// the manifest's commit for its own.
@@ -29,6 +29,8 @@ const OUTER_BUNDLE: [&str; 5] =
     ["BUNDLE_COMMIT", "BUNDLE_BUCKET", "BUNDLE_KEY", "BUNDLE_VERSION", "BUNDLE_ETAG"];
 /// Lines kept of each output, for the explanation of a failure.
 const KEPT_LINES: usize = 200;
+/// Lines shown of what a tool printed before it was killed.
+const SHOWN_LINES: usize = 20;
 
 /// One app to deploy.
 #[derive(Debug)]
@@ -169,11 +171,16 @@ pub fn deploy(
         // The process id was that of the last successful deployment: the next one is another.
         return deploy(tool, job, environment, interrupt, on_line);
     }
+    if let Outcome::Signalled(signal) | Outcome::OutputHeld { end: Err(signal), .. } =
+        finished.outcome
+    {
+        return Err(killed(signal, &finished, printed));
+    }
     let folder = tool.folder(&group);
     let explain = || explain::explain(&printed, folder.as_deref(), &read_log);
     let failed = match &finished.outcome {
         // What the tool left in the background holds our pipe, not its own: its exit counts.
-        Outcome::Exited(0) | Outcome::OutputHeld { code: 0, .. } => {
+        Outcome::Exited(0) | Outcome::OutputHeld { end: Ok(0), .. } => {
             // Old agents always exited with 0.
             if !printed.stdout.iter().any(|line| line.contains(explain::FAILURE_SENTENCE)) {
                 return Ok(());
@@ -218,6 +225,33 @@ pub fn deploy(
         Some(log) => failure.hint(format!("the whole output is in `{}`", log.display())),
         None => failure,
     })
+}
+
+/// The tool itself was ended by a signal that is not ours; what it was running at the time is
+/// not to blame, and may run on.
+fn killed(signal: i32, finished: &Finished, printed: Printed) -> Failure {
+    let signal = signal_name(signal);
+    let memory = if signal == "SIGKILL" {
+        "if nobody did that, the kernel did for want of memory (`dmesg | grep -i oom`); "
+    } else {
+        ""
+    };
+    let failure = Failure::new(
+        ExitCode::AppFailed,
+        format!(
+            "codedeploy-local itself, not a script, was killed: {signal} after {:.0} s",
+            finished.took.as_secs_f64()
+        ),
+    );
+    let mut lines = printed.stdout;
+    lines.extend(printed.stderr);
+    let output = lines.split_off(lines.len().saturating_sub(SHOWN_LINES)).into();
+    Failure {
+        output,
+        ..failure.hint(format!(
+            "{memory}a script that it had started may still run; the next run deploys this app again"
+        ))
+    }
 }
 
 /// What a tool printed: the last lines of each output.

@@ -55,7 +55,8 @@ pub struct Claim<'a> {
 /// ends in whatever way.
 #[derive(Debug)]
 pub struct RunLock {
-    _file: fs_err::File,
+    file: fs_err::File,
+    after_a_kill: bool,
 }
 
 impl RunLock {
@@ -102,6 +103,8 @@ impl RunLock {
                 return Err(Error::Locked { holder, path });
             }
         }
+        // Whoever ends by itself takes its text away.
+        let after_a_kill = !read(&mut file)?.is_empty();
         write(&mut file, claim.holder)?;
         let mut tool = open(&tool_file(state))?;
         said = false;
@@ -114,7 +117,7 @@ impl RunLock {
                     // Its room on the disk, while nothing is touched yet.
                     write(&mut tool, &text)?;
                     tool.file().unlock()?;
-                    return Ok(Self { _file: file });
+                    return Ok(Self { file, after_a_kill });
                 }
                 tool.file().unlock()?;
                 tool_at_work
@@ -140,6 +143,20 @@ impl RunLock {
                 });
             }
         }
+    }
+}
+
+impl RunLock {
+    /// Whether the run before did not come to its end, and may have left things behind.
+    pub fn after_a_kill(&self) -> bool {
+        self.after_a_kill
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // If it stays, the next run looks for leftovers and finds none.
+        let _ = write(&mut self.file, "");
     }
 }
 
@@ -293,9 +310,15 @@ mod tests {
         let inner = Claim { inside: Some("r1"), ..patient };
         assert!(matches!(acquire(dir.path(), &inner), Err(Error::Inside { .. })));
         drop(first);
-        let _second = acquire(dir.path(), &second).unwrap();
-        let text = fs_err::read_to_string(run_file(dir.path())).unwrap();
-        assert_eq!(text.trim(), "pid 2 run r2");
+        let second = acquire(dir.path(), &second).unwrap();
+        let text = || fs_err::read_to_string(run_file(dir.path())).unwrap();
+        assert_eq!(text().trim(), "pid 2 run r2");
+        assert!(!second.after_a_kill());
+        drop(second);
+        assert_eq!(text().trim(), "");
+        fs_err::write(run_file(dir.path()), "pid 2 run r2").unwrap();
+        let third = acquire(dir.path(), &claim("r3", "pid 3 run r3")).unwrap();
+        assert!(third.after_a_kill());
     }
 
     #[test]

@@ -102,10 +102,13 @@ impl Error {
                     Some("run as root, or give --cache-dir, --state-dir and --log".to_owned())
                 }
                 io::ErrorKind::StorageFull => Some("make room, then run again".to_owned()),
+                io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
+                    Some("remove what is in its place, then run again".to_owned())
+                }
                 _ => None,
             },
             Self::Ref { repository, .. } => Some(format!(
-                "if `{}` is damaged it may be deleted: what is recorded in last_state.yaml stays",
+                "make room if the disk is full; if `{}` is damaged it may be deleted: what is recorded in last_state.yaml stays",
                 repository.display()
             )),
             Self::Locked { path, .. } => Some(format!(

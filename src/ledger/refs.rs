@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::domain::Revision;
+use crate::mirror::packed_refs;
 use crate::plan::Recorded;
 
 /// Reads what an app's mirror says of it. A mirror that is not there says nothing; a ref
@@ -13,7 +14,12 @@ use crate::plan::Recorded;
 /// Files that exist and cannot be read.
 pub fn read(mirror: &Path) -> io::Result<Recorded> {
     let mut recorded = Recorded::default();
-    let packed = read_if_there(&mirror.join("packed-refs"))?;
+    let packed = read_if_there(&mirror.join("packed-refs"))?.unwrap_or_default();
+    let Some(packed) = packed_refs(&packed) else {
+        // It may have held an attempt.
+        recorded.damaged = Some("`packed-refs` is damaged".to_owned());
+        return Ok(recorded);
+    };
     for (name, slot) in [
         (super::DEPLOYED, &mut recorded.deployed),
         (super::ATTEMPTED, &mut recorded.attempted),
@@ -23,7 +29,10 @@ pub fn read(mirror: &Path) -> io::Result<Recorded> {
         match loose.as_deref().map(parse) {
             Some(Some(revision)) => *slot = Some(revision),
             Some(None) => recorded.damaged = Some(format!("`{name}` holds no commit id")),
-            None => *slot = packed.as_deref().and_then(|packed| find(packed, name)),
+            None => {
+                let found = packed.iter().find(|(_, packed)| *packed == name);
+                *slot = found.map(|(revision, _)| *revision);
+            }
         }
     }
     Ok(recorded)
@@ -44,7 +53,11 @@ pub(super) fn remove_damaged(mirror: &Path) -> io::Result<()> {
     for name in [super::DEPLOYED, super::ATTEMPTED, super::PREVIOUS] {
         let path = mirror.join(name);
         if read_if_there(&path)?.is_some_and(|text| parse(&text).is_none()) {
-            fs_err::remove_file(&path)?;
+            if path.is_dir() {
+                fs_err::remove_dir_all(&path)?;
+            } else {
+                fs_err::remove_file(&path)?;
+            }
         }
     }
     Ok(())
@@ -52,13 +65,6 @@ pub(super) fn remove_damaged(mirror: &Path) -> io::Result<()> {
 
 fn parse(text: &[u8]) -> Option<Revision> {
     std::str::from_utf8(text).ok()?.trim_end().parse().ok()
-}
-
-fn find(packed: &[u8], name: &str) -> Option<Revision> {
-    std::str::from_utf8(packed).ok()?.lines().find_map(|line| {
-        let (id, ref_name) = line.split_once(' ')?;
-        if ref_name == name { id.parse().ok() } else { None }
-    })
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -69,6 +75,8 @@ fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
         {
             Ok(None)
         }
+        // There, and no record: damage.
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(Some(vec![0])),
         Err(error) => Err(error),
     }
 }

@@ -21,6 +21,7 @@ mod local;
 mod names;
 mod origin;
 mod pack;
+mod packed;
 mod pkt;
 mod plain;
 pub mod private_key;
@@ -38,6 +39,7 @@ mod watch;
 mod wire;
 mod writer;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,6 +55,7 @@ pub use failure::{Failure, Retry};
 pub use housekeeping::{Effort, Tidied};
 pub use library::prepare;
 pub use origin::{Looked, Reach};
+pub(crate) use packed::refs as packed_refs;
 pub use private_key::PrivateKey;
 pub use proxy::Proxy;
 pub(crate) use repository::oid;
@@ -334,6 +337,52 @@ impl Mirror {
         // The old lock is let go only now that the new mirror and its lock are in place.
         self.lock = lock;
         Ok(())
+    }
+}
+
+/// Removes what a killed run left behind in all mirrors and worktrees below `cache`: it may
+/// have been at work on apps that the next run need not touch. The run's lock is held.
+///
+/// # Errors
+/// [`Failure::File`]; what is locked by another process is left to that.
+pub fn sweep(cache: &Path) -> Result<(), Failure> {
+    for entry in entries(&cache.join("mirrors"))? {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy();
+        // One that is to be renamed is found by its leftover.
+        let mirror = name.find(".git").map(|end| &name[..end + 4]);
+        if let Some(mirror) = mirror.filter(|_| entry.is_dir()) {
+            match repository::clear(&entry.with_file_name(mirror)) {
+                Ok(()) | Err(Failure::Locked { .. }) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    for app in entries(&cache.join("worktrees"))? {
+        for directory in entries(&app)?.into_iter().chain([app]) {
+            let failed = |error| Failure::file("read", &directory, error);
+            for leftover in worktrees(&directory).map_err(failed)? {
+                repository::remove_tree(&leftover)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The directories in a directory; none if it is not there.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error| Failure::file("read", directory, error);
+    match fs_err::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+        Ok(entries) => entries
+            .filter_map(|entry| match entry {
+                Ok(entry) if entry.file_type().is_ok_and(|kind| kind.is_dir()) => {
+                    Some(Ok(entry.path()))
+                }
+                Ok(_) => None,
+                Err(error) => Some(Err(failed(error))),
+            })
+            .collect(),
     }
 }
 

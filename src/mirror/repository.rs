@@ -9,7 +9,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Failure, library};
+use super::{Failure, housekeeping, library, packed};
 use crate::domain::Revision;
 use crate::files;
 
@@ -17,7 +17,11 @@ use crate::files;
 const REFS: &str = "refs/multideployer";
 /// The commits that are here completely.
 pub(super) const FETCHED: &str = "refs/multideployer/fetched";
+const HISTORY: &str = "refs/multideployer/history";
 const LOCK: &str = "multideployer.lock";
+/// What is added to a mirror's name while it is made anew, and to the old one's.
+const REBUILD: &str = "rebuild";
+const OLD: &str = "old";
 
 /// An exclusive lock on a mirror.
 pub(super) type Lock = Flock<std::fs::File>;
@@ -26,14 +30,19 @@ pub(super) type Lock = Flock<std::fs::File>;
 pub(super) fn open(path: &Path) -> Result<(Lock, Repository), Failure> {
     library::prepare();
     finish_rebuild(path)?;
+    if path.is_file() {
+        return rebuild(path, None);
+    }
     make_directory(path)?;
     let lock = lock(path)?;
-    let made = path.join("HEAD").is_file() && path.join("objects").is_dir();
-    if !made {
+    if is_empty(path) {
         let repository = make(path)?;
         return Ok((lock, repository));
     }
     sweep(path)?;
+    if !is_sound(path) {
+        return rebuild(path, None);
+    }
     match Repository::open(path) {
         Ok(repository) => Ok((lock, repository)),
         Err(error) => match Failure::git("opening the mirror", path, error) {
@@ -43,6 +52,49 @@ pub(super) fn open(path: &Path) -> Result<(Lock, Repository), Failure> {
             other => Err(other),
         },
     }
+}
+
+/// Whether nothing but the lock is here yet.
+fn is_empty(path: &Path) -> bool {
+    fs_err::read_dir(path).is_ok_and(|mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK))
+    })
+}
+
+/// Whether the small files and the directories of a mirror are what they should be. libgit2
+/// finds some of what is wrong with them only when it is too late to make the mirror anew.
+fn is_sound(path: &Path) -> bool {
+    let text = |name: &str| fs_err::read(path.join(name));
+    let none_or = |name: &str, right: &dyn Fn(&[u8]) -> bool| match text(name) {
+        Ok(text) => right(&text),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    let is_directory = |name: &str| path.join(name).is_dir();
+    let none_or_directory = |name: &str| is_directory(name) || !path.join(name).exists();
+    let is_id = |text: &[u8]| {
+        std::str::from_utf8(text).is_ok_and(|text| text.trim_end().parse::<Revision>().is_ok())
+    };
+    let lines_are_ids =
+        |text: &[u8]| text.split(|byte| *byte == b'\n').all(|line| line.is_empty() || is_id(line));
+    text("HEAD").is_ok_and(|head| head.starts_with(b"ref: refs/") || is_id(&head))
+        && path.join("config").is_file()
+        && is_directory("objects")
+        && is_directory("refs")
+        && [REFS, FETCHED, HISTORY].into_iter().all(none_or_directory)
+        && none_or("shallow", &lines_are_ids)
+        && none_or("packed-refs", &|text| packed::refs(text).is_some())
+}
+
+/// Removes what killed runs left behind in and beside the mirror at `path`, if there is one.
+pub(super) fn clear(path: &Path) -> Result<(), Failure> {
+    finish_rebuild(path)?;
+    if path.is_dir() {
+        let _lock = lock(path)?;
+        sweep(path)?;
+        return housekeeping::sweep(path);
+    }
+    // Made anew, and killed before anything was put in its place.
+    remove_tree(&sibling(path, REBUILD))
 }
 
 /// Whether a mirror cannot be opened because of what its own small files hold.
@@ -114,6 +166,9 @@ fn make(path: &Path) -> Result<Repository, Failure> {
 
 /// Removes what killed runs left behind. The lock is held, so nobody is still using it.
 fn sweep(path: &Path) -> Result<(), Failure> {
+    for leftover in [REBUILD, OLD] {
+        remove_tree(&sibling(path, leftover))?;
+    }
     let failed = |at: &Path, error| Failure::file("remove the leftover", at, error);
     let mut leftovers = Vec::new();
     let mut look = |directory: PathBuf, depth: usize, is: &dyn Fn(&str) -> bool| {
@@ -164,8 +219,8 @@ fn sweep(path: &Path) -> Result<(), Failure> {
 ///
 /// The new one is made beside the old one and put in its place when it is complete.
 pub(super) fn rebuild(path: &Path, source: Option<&str>) -> Result<(Lock, Repository), Failure> {
-    let beside = sibling(path, "rebuild");
-    let old = sibling(path, "old");
+    let beside = sibling(path, REBUILD);
+    let old = sibling(path, OLD);
     for leftover in [&beside, &old] {
         remove_tree(leftover)?;
     }
@@ -190,8 +245,8 @@ pub(super) fn rebuild(path: &Path, source: Option<&str>) -> Result<(Lock, Reposi
 
 /// After a crash between the two renames the new mirror is complete and only misnamed.
 fn finish_rebuild(path: &Path) -> Result<(), Failure> {
-    let beside = sibling(path, "rebuild");
-    if !path.exists() && sibling(path, "old").exists() && beside.join("HEAD").exists() {
+    let beside = sibling(path, REBUILD);
+    if !path.exists() && sibling(path, OLD).exists() && beside.join("HEAD").exists() {
         let moved = fs_err::rename(&beside, path);
         moved.map_err(|error| Failure::file("replace the mirror", path, error))?;
     }
@@ -205,8 +260,13 @@ fn sibling(path: &Path, what: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn remove_tree(path: &Path) -> Result<(), Failure> {
-    match fs_err::remove_dir_all(path) {
+pub(super) fn remove_tree(path: &Path) -> Result<(), Failure> {
+    let removed = match path.symlink_metadata() {
+        Ok(about) if about.is_dir() => fs_err::remove_dir_all(path),
+        Ok(_) => fs_err::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Failure::file("remove", path, error))
         }
@@ -253,13 +313,12 @@ fn ledger_refs(path: &Path) -> BTreeMap<String, Oid> {
         }) && git2::Reference::is_valid_name(name)
     };
     let mut refs = BTreeMap::new();
-    let packed = fs_err::read(path.join("packed-refs")).unwrap_or_default();
-    for line in String::from_utf8_lossy(&packed).lines() {
-        if let Some((id, name)) = line.split_once(' ')
-            && let (true, Ok(id)) = (ours(name), Oid::from_str(id))
-        {
-            refs.insert(name.to_owned(), id);
-        }
+    let text = fs_err::read(path.join("packed-refs")).unwrap_or_default();
+    // What can be read of it, if it is damaged.
+    let lines =
+        text.split(|byte| *byte == b'\n').filter_map(|line| packed::line(line).ok().flatten());
+    for (id, name) in lines.filter(|(_, name)| ours(name)) {
+        refs.insert(name.to_owned(), oid(id));
     }
     for entry in walkdir::WalkDir::new(path.join(REFS)).into_iter().flatten() {
         let name = entry.path().strip_prefix(path).ok().and_then(Path::to_str);

@@ -74,8 +74,8 @@ pub enum Outcome {
     /// It ended, but something that it started in the background keeps its stdout or stderr
     /// open. That process is left alone.
     OutputHeld {
-        /// Its exit code, or 128 + the signal's number.
-        code: i32,
+        /// Its exit code, or the signal that ended it.
+        end: Result<i32, i32>,
         /// Who holds it, as far as `/proc` shows.
         by: Vec<Holder>,
     },
@@ -110,7 +110,11 @@ pub fn describe_exit(finished: &Finished) -> String {
             format!("was ended after {took}, as this program received {}", signal_name(*number))
         }
         Outcome::NotStarted(why) => format!("could not be started: {why}"),
-        Outcome::OutputHeld { code, by } => {
+        Outcome::OutputHeld { end, by } => {
+            let end = match end {
+                Ok(code) => format!("exited with code {code}"),
+                Err(number) => format!("was ended by {}", signal_name(*number)),
+            };
             let who = if by.is_empty() {
                 "a background process".to_owned()
             } else {
@@ -118,7 +122,7 @@ pub fn describe_exit(finished: &Finished) -> String {
                 format!("background process {}", names.join(", "))
             };
             format!(
-                "exited with code {code}, but {who} still held its output after {took}; \
+                "{end}, but {who} still held its output after {took}; \
                  redirect the output of what runs on in the background"
             )
         }

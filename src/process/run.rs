@@ -141,7 +141,7 @@ impl Run {
         }
         let fds: Vec<_> = self.pipes.iter().filter_map(|p| p.source.as_deref()).collect();
         let by = family::holders(&fds.iter().map(|s| s.as_fd()).collect::<Vec<_>>(), MAX_HOLDERS);
-        Some(Outcome::OutputHeld { code: end.unwrap_or_else(|n| 128 + n), by })
+        Some(Outcome::OutputHeld { end, by })
     }
 
     fn ask_to_end(&mut self, interrupt: &Interrupt, now: Instant) -> Ending {

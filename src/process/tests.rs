@@ -106,7 +106,7 @@ fn who_holds_the_output_is_named_and_left_alone() {
     let script = "sleep 66 & echo $!; exit 0";
     let (finished, lines) = run(sh(script).output_grace(Duration::from_millis(300)));
     let pid: i32 = lines[0].1.parse().unwrap();
-    let held = Outcome::OutputHeld { code: 0, by: vec![Holder { pid, name: "sleep".into() }] };
+    let held = Outcome::OutputHeld { end: Ok(0), by: vec![Holder { pid, name: "sleep".into() }] };
     assert_eq!(finished.outcome, held);
     assert!(alive(&lines[0].1));
     assert!(describe_exit(&finished).contains(&format!("background process {pid} (sleep)")));

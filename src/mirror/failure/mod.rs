@@ -429,7 +429,8 @@ impl Failure {
             (Class::Reference | Class::Repository, _) => {
                 text.contains("corrupt") || text.contains("could not find repository")
             }
-            (Class::Indexer, _) => false,
+            // The server was told what is here, and built on that: it cannot be read.
+            (Class::Indexer, _) => text.contains("missing delta bases"),
             _ => text.contains("corrupt") || text.contains("hash mismatch"),
         };
         if damaged {
