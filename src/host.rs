@@ -1,5 +1,6 @@
 //! This host: the effects of a rollout in terms of mirror, bundle, codedeploy and ledger.
 
+mod room;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::plan::Step;
 use crate::process::Interrupt;
 use crate::report::console::Console;
 use crate::rollout::{Event, Host};
+use room::{Need, Needs};
 
 /// What a run knows from the start.
 pub struct Run<'a> {
@@ -80,7 +82,9 @@ struct Prepared {
     mirror: Mirror,
     commit: Revision,
     /// Of its worktrees.
-    bytes: u64,
+    needs: Need,
+    /// Where its files are installed. How many go to which is not known: all may go to each.
+    destinations: Vec<PathBuf>,
 }
 
 /// Where below an app's worktrees the one is that puts it back: it may be of the same commit.
@@ -115,37 +119,23 @@ impl<'a> LiveHost<'a> {
         Ok(self.state.set(step.app.name.as_str(), entry)?)
     }
 
-    /// Whether there is room for what will be copied: codedeploy-local keeps each bundle and
-    /// installs it. A full disk half-way would cost the apps that run.
+    /// Whether there is room for what will be written: codedeploy-local keeps a copy of each
+    /// bundle and installs it.
     fn room(&self) -> Result<(), Failure> {
-        let bytes: u64 = lock(&self.prepared).values().map(|prepared| prepared.bytes).sum();
+        let mut needs = Needs::default();
+        needs.records(self.run.cache);
+        needs.records(self.run.state);
         let root = deployment_root(self.run.agent_configuration_file, self.run.state);
-        let there = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-        let free = || {
-            let about = nix::sys::statvfs::statvfs(there).ok()?;
-            Some(about.blocks_available() * about.fragment_size())
-        };
-        // A file system that does not say how much room it has is believed to have enough.
-        let Some(mut free_now) = free() else { return Ok(()) };
-        let needed = bytes * 2;
-        if free_now < needed {
+        for Prepared { needs: need, destinations, .. } in lock(&self.prepared).values() {
+            needs.add(&root, *need);
+            for destination in destinations {
+                needs.add(destination, *need);
+            }
+        }
+        needs.check().or_else(|_| {
             self.sweep(Duration::MAX);
-            free_now = free().unwrap_or(free_now);
-        }
-        let free = free_now;
-        if free >= needed {
-            return Ok(());
-        }
-        Err(Failure::new(
-            ExitCode::Unfit,
-            format!(
-                "{} MB are needed below `{}` and {} MB are free; nothing was touched",
-                needed.div_ceil(1_000_000),
-                root.display(),
-                free / 1_000_000
-            ),
-        )
-        .hint("make room, then run again"))
+            needs.check()
+        })
     }
 
     /// What is left to do when the run is over: puts mirrors in order if all went well, and
@@ -300,12 +290,12 @@ impl<'a> LiveHost<'a> {
         Ok(mirror.checkout(commit, &target, &options)?)
     }
 
-    /// A worktree that passes the checks, and what they warn of.
+    /// A worktree that passes the checks, what they warn of, and where its files go.
     fn bundle(
         &self,
         app: &App,
         worktree: &mirror::Worktree,
-    ) -> Result<(LiveBundle, Vec<String>), Failure> {
+    ) -> Result<(LiveBundle, Vec<String>, Vec<PathBuf>), Failure> {
         let kind = match self.run.tool.get_or_init(|| (self.run.probe)()) {
             Ok(tool) if tool.is_builtin() => bundle::Tool::Builtin,
             Ok(tool) if tool.is_two() => bundle::Tool::Agent2,
@@ -314,7 +304,7 @@ impl<'a> LiveHost<'a> {
         };
         let checked = bundle::check(app, worktree, kind)?;
         let bundle = LiveBundle { root: checked.root, appspec: checked.appspec_option };
-        Ok((bundle, checked.warnings))
+        Ok((bundle, checked.warnings, checked.destinations))
     }
 
     /// How long a step may take. Putting back may take longer than there is time: to leave the
@@ -400,6 +390,10 @@ impl<'a> LiveHost<'a> {
             Failure::from(error).context(format!("cannot record what happens to {}", step.app.name))
         })
     }
+}
+
+fn needs(worktree: &mirror::Worktree) -> Need {
+    Need { bytes: worktree.bytes, files: worktree.files as u64 }
 }
 
 fn not_prepared(app: &App) -> Failure {
@@ -611,9 +605,14 @@ impl Host for LiveHost<'_> {
             failure
         })?;
         // Before the checks: its worktree is to be removed in any case.
-        lock(&self.prepared)
-            .insert(app.name.clone(), Prepared { mirror, commit, bytes: worktree.bytes });
-        let (bundle, warnings) = self.bundle(app, &worktree)?;
+        lock(&self.prepared).insert(
+            app.name.clone(),
+            Prepared { mirror, commit, needs: needs(&worktree), destinations: Vec::new() },
+        );
+        let (bundle, warnings, destinations) = self.bundle(app, &worktree)?;
+        if let Some(prepared) = lock(&self.prepared).get_mut(&app.name) {
+            prepared.destinations = destinations;
+        }
         for warning in &warnings {
             self.run.console.warn(Some(app.name.as_str()), warning);
         }
@@ -634,7 +633,7 @@ impl Host for LiveHost<'_> {
         };
         let brought = bring(&mut prepared).map_err(Failure::from);
         if let Ok(worktree) = &brought {
-            prepared.bytes += worktree.bytes;
+            prepared.needs.add(needs(worktree));
         }
         lock(&self.prepared).insert(app.name.clone(), prepared);
         // What the checks warn of was said when this revision was deployed.

@@ -48,6 +48,8 @@ pub struct Bundle {
     pub root: PathBuf,
     /// The appspec below the root, if it has to be named to codedeploy-local.
     pub appspec_option: Option<PathBuf>,
+    /// The directories that its files are installed in.
+    pub destinations: Vec<PathBuf>,
     /// What a person should know.
     pub warnings: Vec<String>,
 }
@@ -65,15 +67,16 @@ pub fn check(app: &App, worktree: &Worktree, tool: Tool) -> Result<Bundle, Failu
     check.content(worktree);
     check.links(worktree);
     let found = check.appspec_file()?;
+    let mut destinations = Vec::new();
     if let Some(name) = &found {
-        check.appspec(name)?;
+        destinations = check.appspec(name)?;
     }
     let Check { root, problems, warnings, .. } = check;
     if let Some(failure) = refusal(problems) {
         return Err(failure);
     }
     let appspec_option = found.filter(|name| *name != *"appspec.yml");
-    Ok(Bundle { root, appspec_option, warnings })
+    Ok(Bundle { root, appspec_option, destinations, warnings })
 }
 
 /// Bytes of an appspec that are read: more than the reader of YAML takes.
@@ -355,7 +358,8 @@ impl Check<'_> {
         Some(format!("there is `{name}`; the name has to be `appspec.yml`"))
     }
 
-    fn appspec(&mut self, name: &Path) -> Result<(), Failure> {
+    /// The directories that files are installed in.
+    fn appspec(&mut self, name: &Path) -> Result<Vec<PathBuf>, Failure> {
         let mut text = Vec::new();
         fs::File::open(self.root.join(name))
             .and_then(|file| file.take(MOST_APPSPEC).read_to_end(&mut text))
@@ -365,7 +369,7 @@ impl Check<'_> {
         parsed.findings.iter().for_each(|finding| self.report(finding));
         // If something else is wrong with the appspec, the hooks can be looked at all the same.
         let hooks_alone = || parsed.hooks.map(|hooks| AppSpec { hooks, ..AppSpec::default() });
-        let Some(spec) = parsed.spec.or_else(hooks_alone) else { return Ok(()) };
+        let Some(spec) = parsed.spec.or_else(hooks_alone) else { return Ok(Vec::new()) };
         let possible = DEFAULT_EVENTS.map(str::to_owned);
         for finding in spec.unknown_events(&file, &possible) {
             self.report(&finding);
@@ -380,7 +384,8 @@ impl Check<'_> {
                 "the manifest's `file_exists` has no effect, as {file} has `file_exists_behavior`"
             ));
         }
-        Ok(())
+        let destinations = spec.files.iter().map(|entry| PathBuf::from(&entry.destination));
+        Ok(destinations.filter(|path| path.is_absolute()).collect())
     }
 
     /// Whether a script of this revision runs before its files are installed.
