@@ -88,6 +88,10 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Say what `deploy` would do, and why
     Plan(PlanArgs),
+    /// Fill the mirrors beforehand; nothing is deployed
+    Fetch(FetchArgs),
+    /// Remove what is left of removed apps and old runs, and put the mirrors in order
+    Gc(GcArgs),
     /// Validate manifests; needs no root, no agent and no network
     Check(CheckArgs),
     /// Say what runs on this host, since when, and whether it is what the manifest wants
@@ -120,6 +124,8 @@ impl Command {
             Self::Deploy(_) => "deploy",
             Self::Rollback(_) => "rollback",
             Self::Plan(_) => "plan",
+            Self::Fetch(_) => "fetch",
+            Self::Gc(_) => "gc",
             Self::Check(_) => "check",
             Self::Status(_) => "status",
             Self::History(_) => "history",
@@ -201,6 +207,34 @@ pub struct PlanArgs {
     /// As if `deploy --on-failure`
     #[arg(long, value_name = "WHAT", value_parser = on_failure)]
     pub on_failure: Option<OnFailure>,
+}
+
+/// Options of `fetch`.
+#[derive(Debug, Args, Clone)]
+pub struct FetchArgs {
+    /// Only this app (may be given several times)
+    #[arg(short, long = "app", value_name = "APP")]
+    pub apps: Vec<String>,
+    /// Of all apps, also of those that are disabled or for other hosts
+    #[arg(long, conflicts_with = "apps")]
+    pub all: bool,
+    /// How many apps are fetched at a time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: Option<u16>,
+    /// How long to wait for another run to end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub lock_wait: Option<Duration>,
+}
+
+/// Options of `gc`.
+#[derive(Debug, Args, Clone)]
+pub struct GcArgs {
+    /// Say what would be done
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// How long to wait for another run to end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub lock_wait: Option<Duration>,
 }
 
 /// Options of `check`.

@@ -34,9 +34,9 @@ use crate::settings::{Environment, Settings};
 
 /// How long a run waits for another unless told otherwise: long enough for a small rollout,
 /// short enough that the agent sees why.
-const LOCK_WAIT: Duration = Duration::from_secs(300);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(300);
 /// Apps that are fetched at a time unless told otherwise.
-const JOBS: usize = 4;
+pub(crate) const JOBS: usize = 4;
 
 /// What a command prints on standard output, and its exit code.
 pub struct Answer {
@@ -100,11 +100,7 @@ pub(crate) fn run(
 ) -> Answer {
     let started = Instant::now();
     let id = run_id();
-    let place = match settings.voice {
-        voice if settings.hook.is_some() || voice.quiet => Place::Nowhere,
-        voice if voice.terminal => Place::Terminal,
-        _ => Place::Pipe,
-    };
+    let place = place(settings);
     let paint = Paint(settings.voice.color);
     let opened = permitted(settings).and_then(|()| {
         host::private_directory(&settings.cache_dir)?;
@@ -180,6 +176,15 @@ pub(crate) fn run(
     Answer { stdout: render(&report, settings), code }
 }
 
+/// Where a run's talk goes.
+pub(crate) fn place(settings: &Settings) -> Place {
+    match settings.voice {
+        voice if settings.hook.is_some() || voice.quiet => Place::Nowhere,
+        voice if voice.terminal => Place::Terminal,
+        _ => Place::Pipe,
+    }
+}
+
 /// The report in the form this run's caller reads.
 fn render(report: &RunReport, settings: &Settings) -> String {
     let voice = settings.voice;
@@ -237,7 +242,7 @@ struct Errand<'a> {
 }
 
 /// Removes what the run before left behind.
-fn sweep(settings: &Settings, console: &Console) {
+pub(crate) fn sweep(settings: &Settings, console: &Console) {
     console.note("the run before was killed: removing what it left behind");
     if let Err(failure) = host::sweep(&settings.cache_dir, &settings.last_state()) {
         console.warn(None, &failure.line());
@@ -267,11 +272,7 @@ fn run_plan(
     let mut selection = select(settings, &manifest, &args.apps, args.force, args.on_failure)?;
     selection.rollback = back.is_some();
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
-    let lock_holder = format!(
-        "pid {} run {id} since {}",
-        std::process::id(),
-        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
-    );
+    let lock_holder = lock_holder(id);
     let deadline = deadline(settings, args.deadline.unwrap_or(manifest.policy.deadline), console);
     let inside = settings.environment.get("MULTIDEPLOYER_RUN_ID").and_then(OsStr::to_str);
     let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
@@ -475,6 +476,12 @@ impl<'a> PlanReport<'a> {
     }
 }
 
+/// What a run that holds the lock says of itself.
+pub(crate) fn lock_holder(run: &str) -> String {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    format!("pid {} run {run} since {now}", std::process::id())
+}
+
 /// When a run has to be over.
 fn deadline(settings: &Settings, deadline: Deadline, console: &Console) -> Option<Instant> {
     let after = match (deadline, &settings.hook) {
@@ -584,7 +591,7 @@ pub fn recorded_of(app: &AppName, cache: &Path, state: &LastState) -> Result<Rec
 
 /// The commit of each app's release. Apps that are not asked for are not looked up: their
 /// release, if it is a name, stays what is deployed.
-fn resolve_all(
+pub(crate) fn resolve_all(
     manifest: &Manifest,
     selection: &Selection,
     run: &Run<'_>,
@@ -659,7 +666,7 @@ pub(crate) fn hidden(
 
 /// `20261125T104501Z-1a2b3c`: sorts by time, is a git ref's name, and can be said on the
 /// telephone.
-fn run_id() -> String {
+pub(crate) fn run_id() -> String {
     let now = jiff::Timestamp::now();
     let noise = (now.subsec_nanosecond().unsigned_abs() >> 8) ^ std::process::id();
     format!("{}-{:06x}", now.strftime("%Y%m%dT%H%M%SZ"), noise & 0xff_ffff)

@@ -1,5 +1,6 @@
 //! This host: the effects of a rollout in terms of mirror, bundle, codedeploy and ledger.
 
+mod fetch;
 mod room;
 mod verify;
 
@@ -22,14 +23,15 @@ use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
 use crate::mirror::credentials::{self, Kept, World};
 use crate::mirror::{
-    self, CheckoutOptions, Credential, Effort, Limits, Mirror, Progress, Proxy, Remote, Tidied,
-    Trust, Turns,
+    self, CheckoutOptions, Credential, Limits, Mirror, Progress, Proxy, Remote, Trust, Turns,
 };
 use crate::plan::Step;
 use crate::process::Interrupt;
 use crate::report::console::Console;
 use crate::rollout::{Event, Host};
 use room::{Need, Needs};
+
+pub use fetch::Obtained;
 
 /// What a run knows from the start.
 pub struct Run<'a> {
@@ -88,7 +90,7 @@ struct Prepared {
 }
 
 /// Where below an app's worktrees the one is that puts it back: it may be of the same commit.
-const BACK: &str = "previous";
+pub(crate) const BACK: &str = "previous";
 
 /// How long a run may take to put mirrors in order, and then to remove worktrees, when all
 /// else is done. The next run goes on with it.
@@ -143,27 +145,8 @@ impl<'a> LiveHost<'a> {
     pub fn clean_up(&self, all_went_well: bool) {
         let begin = Instant::now();
         for (app, prepared) in lock(&self.prepared).iter() {
-            let mirror = &prepared.mirror;
-            let effort = Effort {
-                always: false,
-                within: TIDYING.saturating_sub(begin.elapsed()),
-                interrupt: self.run.interrupt.clone(),
-            };
-            let tidied = if all_went_well { mirror.tidy(&effort) } else { Ok(None) };
-            match tidied {
-                Ok(None) => {}
-                Ok(Some(Tidied { packs, bytes, refs, given_up })) => {
-                    let ((packs, now), (bytes, bytes_now)) = (packs, bytes);
-                    let late = if given_up { ", given up: it took too long" } else { "" };
-                    let text = format!(
-                        "mirror put in order: {packs} -> {now} packs, {bytes} -> {bytes_now} bytes, {refs} refs expired{late}"
-                    );
-                    self.run.console.log(Some(app.as_str()), &text);
-                }
-                Err(failure) => {
-                    let failure = Failure::from(failure).context("the mirror was not put in order");
-                    self.run.console.warn(Some(app.as_str()), &failure.line());
-                }
+            if all_went_well {
+                self.put_in_order(app, &prepared.mirror, TIDYING.saturating_sub(begin.elapsed()));
             }
             for directory in self.worktrees(app) {
                 // The next run tries again.
@@ -580,24 +563,9 @@ impl Host for LiveHost<'_> {
 
     fn prepare(&self, step: &Step) -> Result<LiveBundle, Failure> {
         let app = &step.app;
-        let mut mirror = self.open_mirror(&app.name)?;
-        let brought = match self.bring(&mut mirror, app, step.revision, true) {
-            Err(Trouble::Mirror(mirror::Failure::Damaged { path, detail })) => {
-                self.run.console.warn(
-                    Some(app.name.as_str()),
-                    &format!(
-                        "the mirror `{}` is damaged ({detail}); making it anew",
-                        path.display()
-                    ),
-                );
-                mirror = mirror.rebuild()?;
-                // The other mirrors may hold the same damaged file.
-                self.bring(&mut mirror, app, step.revision, false)
-            }
-            other => other,
-        };
-        let (commit, worktree) = brought.map_err(|trouble| {
-            let failure = Failure::from(trouble);
+        let brought = self
+            .with_whole_mirror(app, |mirror, share| self.bring(mirror, app, step.revision, share));
+        let (mirror, (commit, worktree)) = brought.map_err(|failure| {
             if failure.code == ExitCode::Fetch && self.time_left() == Some(Duration::ZERO) {
                 let failure = failure.context("the deadline came before its commit was there");
                 return Failure { code: ExitCode::Deadline, ..failure };

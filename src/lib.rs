@@ -28,7 +28,7 @@
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`checks`], [`verify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`rollback`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`rollback`], [`upkeep`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
 pub mod announce;
@@ -59,6 +59,7 @@ pub mod report;
 pub mod rollback;
 pub mod rollout;
 pub mod settings;
+pub mod upkeep;
 pub mod verify;
 pub mod web;
 pub mod yaml;
@@ -167,6 +168,8 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         Some(Command::Deploy(args)) => deploy_or_plan(settings, &args, interrupt),
         Some(Command::Rollback(args)) => Ok(rollback::rollback(settings, &args, interrupt)),
         Some(Command::Plan(args)) => deploy::plan(settings, &args, interrupt),
+        Some(Command::Fetch(args)) => upkeep::fetch(settings, &args, interrupt),
+        Some(Command::Gc(args)) => upkeep::gc(settings, &args, interrupt),
         Some(Command::Check(args)) => Ok(inspect::check(settings, &args)),
         Some(Command::Status(args)) => inspect::status(settings, &args),
         Some(Command::History(args)) => inspect::history(settings, &args),

@@ -13,7 +13,7 @@ use crate::domain::{AppName, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::plan::{SkipReason, Step};
 
-pub use walk::rollout;
+pub use walk::{in_parallel, rollout};
 
 /// What a rollout does to this host.
 pub trait Host: Sync {

@@ -34,6 +34,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
             "load",
             "deploy",
             "rollback",
+            "upkeep",
             "announce",
             "inspect",
             "doctor",

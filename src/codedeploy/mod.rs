@@ -6,6 +6,7 @@
 
 mod explain;
 mod outer;
+mod remains;
 pub mod start;
 mod tool;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use explain::Explanation;
 pub use outer::hook_timeout;
+pub use remains::remains;
 pub use tool::{Choice, Found, Tool, find, probe};
 
 use crate::domain::{App, Hook, Revision};

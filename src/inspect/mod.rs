@@ -17,7 +17,7 @@ use crate::error::{ExitCode, Failure};
 use crate::settings::Settings;
 
 /// The apps that have a mirror.
-fn recorded_apps(settings: &Settings) -> Result<BTreeSet<AppName>, Failure> {
+pub(crate) fn recorded_apps(settings: &Settings) -> Result<BTreeSet<AppName>, Failure> {
     let directory = settings.cache_dir.join("mirrors");
     let entries = match fs_err::read_dir(&directory) {
         Ok(entries) => entries,

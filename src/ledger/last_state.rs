@@ -14,7 +14,7 @@ use super::Error;
 use crate::files;
 
 /// The file's content, in memory; every change is written at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LastState {
     path: PathBuf,
     apps: BTreeMap<String, Entry>,

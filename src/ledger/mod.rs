@@ -14,6 +14,7 @@
 pub mod history;
 pub mod last_state;
 pub mod lock;
+pub mod predecessor;
 mod refs;
 
 use std::io;

@@ -52,12 +52,13 @@ use crate::process::Interrupt;
 pub use checkout::{CheckoutOptions, Worktree, set_aside_worktrees, sweep_worktrees, worktrees};
 pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
-pub use housekeeping::{Effort, Tidied};
+pub use housekeeping::{Effort, Outlook, Tidied, outlook};
 pub use library::prepare;
 pub use origin::{Looked, Reach};
 pub(crate) use packed::refs as packed_refs;
 pub use private_key::PrivateKey;
 pub use proxy::Proxy;
+pub use repository::leftovers;
 pub(crate) use repository::oid;
 pub use share::Turns;
 pub use trust::Trust;
@@ -329,6 +330,15 @@ impl Mirror {
         let source = self.source();
         self.make_anew(source.as_deref())?;
         Ok(self)
+    }
+
+    /// Removes it, with all that is recorded in it: complete or absent, whatever happens.
+    ///
+    /// # Errors
+    /// [`Failure::File`].
+    pub fn remove(self) -> Result<(), Failure> {
+        repository::remove(&self.path)
+        // The lock is let go only now.
     }
 
     fn make_anew(&mut self, source: Option<&str>) -> Result<(), Failure> {

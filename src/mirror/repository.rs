@@ -19,9 +19,11 @@ const REFS: &str = "refs/multideployer";
 pub(super) const FETCHED: &str = "refs/multideployer/fetched";
 const HISTORY: &str = "refs/multideployer/history";
 const LOCK: &str = "multideployer.lock";
-/// What is added to a mirror's name while it is made anew, and to the old one's.
+/// What is added to a mirror's name while it is made anew, to the old one's, and to that of one
+/// that is removed.
 const REBUILD: &str = "rebuild";
 const OLD: &str = "old";
+const REMOVED: &str = "removed";
 
 /// An exclusive lock on a mirror.
 pub(super) type Lock = Flock<std::fs::File>;
@@ -251,6 +253,41 @@ fn finish_rebuild(path: &Path) -> Result<(), Failure> {
         moved.map_err(|error| Failure::file("replace the mirror", path, error))?;
     }
     Ok(())
+}
+
+/// Removes the repository at `path`: by its name first, so that a crash leaves it complete or
+/// a leftover.
+pub(super) fn remove(path: &Path) -> Result<(), Failure> {
+    let aside = sibling(path, REMOVED);
+    remove_tree(&aside)?;
+    let failed = |error| Failure::file("remove", path, error);
+    fs_err::rename(path, &aside).map_err(failed)?;
+    sync(path.parent().unwrap_or(path)).map_err(failed)?;
+    remove_tree(&aside)
+}
+
+/// What killed runs left beside the mirrors below `mirrors`, where nothing is to be saved any
+/// more: mirrors that were removed, and old or unfinished ones of which there is a new one.
+///
+/// # Errors
+/// The directory is there and cannot be read.
+pub fn leftovers(mirrors: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs_err::read_dir(mirrors) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let Some(kind) = path.extension().and_then(|kind| kind.to_str()) else { continue };
+        let of = path.with_extension("");
+        let is_mirror = of.extension().is_some_and(|kind| kind == "git");
+        let lost = kind == REMOVED || ([REBUILD, OLD].contains(&kind) && of.exists());
+        if is_mirror && lost && !path.is_symlink() && path.is_dir() {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn sibling(path: &Path, what: &str) -> PathBuf {

@@ -80,6 +80,22 @@ pub fn diagnostic(finding: &Diagnostic, paint: Paint) -> String {
     text
 }
 
+/// `812 bytes`, `3.4 kB`, `12 MB`.
+pub fn bytes(bytes: u64) -> String {
+    let mut units = ["kB", "MB", "GB", "TB"].into_iter();
+    let (mut unit, mut whole, mut rest) = ("", bytes, 0);
+    while whole >= 1000
+        && let Some(next) = units.next()
+    {
+        (unit, rest, whole) = (next, whole % 1000 / 100, whole / 1000);
+    }
+    match unit {
+        "" => format!("{whole} bytes"),
+        unit if whole < 10 => format!("{whole}.{rest} {unit}"),
+        unit => format!("{whole} {unit}"),
+    }
+}
+
 /// What a plan will do, a line for each app.
 pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
     let width = plan.steps.iter().map(|step| step.app.name.as_str().len()).max().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! The walk itself.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{AppOutcome, AppResult, Event, Host, NotRun, Outcome};
@@ -274,24 +274,46 @@ impl<H: Host> Walk<'_, H> {
 type Prepared<B> = Option<Result<Ready<B>, Failure>>;
 
 fn prepare_all<H: Host>(plan: &Plan, host: &H, jobs: usize) -> Vec<Prepared<H::Bundle>> {
-    let slots: Vec<Mutex<Prepared<H::Bundle>>> =
-        plan.steps.iter().map(|_| Mutex::new(None)).collect();
-    let queue: Mutex<VecDeque<usize>> =
-        Mutex::new((0..plan.steps.len()).filter(|&i| plan.steps[i].deploys()).collect());
-    let workers = jobs.max(1).min(lock(&queue).len());
+    let deployments: Vec<usize> =
+        (0..plan.steps.len()).filter(|&index| plan.steps[index].deploys()).collect();
+    let prepared = in_parallel(
+        deployments.len(),
+        jobs,
+        || host.interrupted().is_some(),
+        |number| prepare_one(plan, deployments[number], host),
+    );
+    let mut all: Vec<Prepared<H::Bundle>> = plan.steps.iter().map(|_| None).collect();
+    for (index, one) in deployments.into_iter().zip(prepared) {
+        all[index] = one;
+    }
+    all
+}
+
+/// Does `work` for each number below `count`, `jobs` at a time, until `stop` says so. What it
+/// did not come to is `None`.
+pub fn in_parallel<T: Send>(
+    count: usize,
+    jobs: usize,
+    stop: impl Fn() -> bool + Sync,
+    work: impl Fn(usize) -> T + Sync,
+) -> Vec<Option<T>> {
+    let slots: Vec<Mutex<Option<T>>> = (0..count).map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for _ in 0..jobs.clamp(1, count.max(1)) {
             scope.spawn(|| {
-                while host.interrupted().is_none() {
-                    let Some(index) = lock(&queue).pop_front() else { break };
-                    *lock(&slots[index]) = Some(prepare_one(plan, index, host));
+                while !stop() {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(slot) = slots.get(number) else { break };
+                    let done = work(number);
+                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
                 }
             });
         }
     });
     slots
         .into_iter()
-        .map(|slot| slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+        .map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
         .collect()
 }
 
@@ -309,8 +331,4 @@ fn prepare_one<H: Host>(plan: &Plan, index: usize, host: &H) -> Result<Ready<H::
         host.event(&Event::NoWayBack(step, failure));
     }
     Ok(Ready { new: Some(new?), back })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -27,6 +27,7 @@ mod servers;
 mod sharing;
 mod signatures;
 mod tools;
+mod upkeep;
 mod verify;
 
 /// A module that nobody named here would not be run, and nobody would notice.

@@ -13,7 +13,8 @@ use crate::support::upstream::{Entry, Upstream};
 use crate::{assert_sound, fetch, mirror_in, noise, on_disk, rev};
 
 fn effort(always: bool) -> Effort {
-    Effort { always, within: Duration::from_secs(60), interrupt: Interrupt::new() }
+    let within = Duration::from_secs(60);
+    Effort { always, within, interrupt: Interrupt::new(), wanted: Vec::new(), most: None }
 }
 
 fn tidy(mirror: &Mirror, always: bool) -> Option<Tidied> {

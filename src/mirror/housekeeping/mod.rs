@@ -1,5 +1,6 @@
 //! Keeps a mirror small: refs that nothing needs any more expire, and what is left is put
-//! together into as few packs as is worth it.
+//! together into as few packs as is worth it. Of a mirror that is larger than it may be, less
+//! is kept ([`refs::KEEP`]).
 //!
 //! | stays | how long |
 //! |---|---|
@@ -19,6 +20,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Failure, Mirror};
+use crate::domain::Revision;
 use crate::process::Interrupt;
 
 pub(super) use consolidate::sweep;
@@ -37,6 +39,40 @@ pub struct Effort {
     pub within: Duration,
     /// Ends it early, without a failure.
     pub interrupt: Interrupt,
+    /// What is fetched of these commits stays.
+    pub wanted: Vec<Revision>,
+    /// Bytes that are not to be exceeded: of the history less is kept then, at last only that
+    /// of `deployed`, `previous` and `attempted`.
+    pub most: Option<u64>,
+}
+
+/// What is there, and what [`Mirror::tidy`] would do about it at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outlook {
+    /// Refs that would expire.
+    pub refs: usize,
+    /// Packs.
+    pub packs: usize,
+    /// Objects in files of their own.
+    pub loose: usize,
+    /// Bytes of all of them, and of the packs' indexes.
+    pub bytes: u64,
+}
+
+/// Looks at a mirror without a lock, and changes nothing. What is fetched of the commits that
+/// are `wanted` counts as needed.
+///
+/// # Errors
+/// It cannot be read.
+pub fn outlook(mirror: &Path, wanted: &[Revision]) -> Result<Outlook, Failure> {
+    let repository = super::open_read_only(mirror)?;
+    let place = consolidate::Place::open(&repository)?;
+    Ok(Outlook {
+        refs: refs::expired(&repository, refs::KEEP[0], wanted)?.len(),
+        packs: place.packs.len(),
+        loose: place.loose.len(),
+        bytes: place.bytes(),
+    })
 }
 
 /// What was done.
@@ -50,6 +86,18 @@ pub struct Tidied {
     pub bytes: (u64, u64),
     /// It took too long, or a signal came; the objects are as they were.
     pub given_up: bool,
+}
+
+impl std::fmt::Display for Tidied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { refs, packs, bytes, given_up } = self;
+        let late = if *given_up { ", given up: it took too long" } else { "" };
+        write!(
+            f,
+            "mirror put in order: {} -> {} packs, {} -> {} bytes, {refs} refs expired{late}",
+            packs.0, packs.1, bytes.0, bytes.1
+        )
+    }
 }
 
 /// When to give up.
@@ -78,15 +126,24 @@ impl Mirror {
             return Ok(None);
         }
         let until = Until { end: Instant::now() + effort.within, interrupt: &effort.interrupt };
-        let mut tidied = Tidied {
-            refs: refs::expire(&self.repository)?,
-            packs: (place.packs.len(), place.packs.len()),
-            ..Tidied::default()
-        };
-        refs::pack_history(&self.repository)?;
-        let bytes = place.bytes();
-        tidied.bytes = (bytes, bytes);
-        consolidate::consolidate(&self.repository, place, &until, &mut tidied)?;
+        let (packs, bytes) = (place.packs.len(), place.bytes());
+        let mut tidied =
+            Tidied { packs: (packs, packs), bytes: (bytes, bytes), ..Tidied::default() };
+        let mut place = Some(place);
+        for keep in refs::KEEP {
+            let expired = refs::expire(&self.repository, keep, &effort.wanted)?;
+            tidied.refs += expired;
+            let place = match place.take() {
+                Some(first) => first,
+                None if expired == 0 => continue,
+                None => consolidate::Place::open(&self.repository)?,
+            };
+            refs::pack_history(&self.repository)?;
+            consolidate::consolidate(&self.repository, place, &until, &mut tidied)?;
+            if tidied.given_up || effort.most.is_none_or(|most| tidied.bytes.1 <= most) {
+                break;
+            }
+        }
         Ok(Some(tidied))
     }
 }

@@ -16,18 +16,36 @@ const RECORDS: [&str; 3] =
 const HISTORY: &str = "refs/multideployer/history";
 const PACKED: &str = "packed-refs";
 
-/// Runs whose record, and whose commit, stays.
-const RUNS: usize = 50;
-/// Runs whose commit needs no fetch to be deployed again.
-const RUNS_AT_HAND: usize = 5;
-/// Commits that are at hand because they came last: perhaps for a run that is still to come.
-const FETCHED_LAST: usize = 3;
+/// How much of what is not needed now stays for later.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keep {
+    /// Runs whose record, and whose commit, stays.
+    runs: usize,
+    /// Runs whose commit needs no fetch to be deployed again.
+    runs_at_hand: usize,
+    /// Commits that are at hand because they came last: perhaps for a run that is still to
+    /// come.
+    fetched_last: usize,
+}
 
-/// Removes the refs that nothing needs, durably; says how many.
-pub(super) fn expire(repository: &Repository) -> Result<usize, Failure> {
-    let git = |error| Failure::git("removing old refs", repository.path(), error);
+/// The first is for every mirror; the others, one after the other, for one that is too large.
+pub(super) const KEEP: [Keep; 3] = [
+    Keep { runs: 50, runs_at_hand: 5, fetched_last: 3 },
+    Keep { runs: 10, runs_at_hand: 1, fetched_last: 1 },
+    Keep { runs: 0, runs_at_hand: 0, fetched_last: 0 },
+];
+
+/// The refs that nothing needs. The newest run of each of `deployed`, `previous` and
+/// `attempted` stays, and so do the commits that are `wanted`.
+pub(super) fn expired(
+    repository: &Repository,
+    keep: Keep,
+    wanted: &[Revision],
+) -> Result<Vec<String>, Failure> {
+    let git = |error| Failure::git("looking for old refs", repository.path(), error);
     let target = |name: &str| repository.find_reference(name).ok()?.target();
-    let mut at_hand: HashSet<Oid> = RECORDS.iter().filter_map(|name| target(name)).collect();
+    let commit = |run: &str| Some(repository.find_tag(target(run)?).ok()?.target_id());
+    let records: HashSet<Oid> = RECORDS.iter().filter_map(|name| target(name)).collect();
     // Runs are named by their time.
     let mut runs = Vec::new();
     for reference in repository.references_glob(&format!("{HISTORY}/*")).map_err(git)? {
@@ -37,25 +55,41 @@ pub(super) fn expire(repository: &Repository) -> Result<usize, Failure> {
         }
     }
     runs.sort_unstable_by(|a, b| b.cmp(a));
-    for run in runs.iter().take(RUNS_AT_HAND) {
-        let tag = target(run).and_then(|tag| repository.find_tag(tag).ok());
-        at_hand.extend(tag.map(|tag| tag.target_id()));
-    }
+    let mut at_hand = records.clone();
+    at_hand.extend(runs.iter().take(keep.runs_at_hand).filter_map(|run| commit(run)));
     let mut last = share::fetched(repository.path());
     last.sort_unstable_by(|a, b| b.cmp(a));
     let last: HashSet<Revision> =
-        last.into_iter().take(FETCHED_LAST).map(|(_, revision)| revision).collect();
-    let mut expired: Vec<String> = runs.into_iter().skip(RUNS).collect();
+        last.into_iter().take(keep.fetched_last).map(|(_, revision)| revision).collect();
+    let mut unnamed = records;
+    let mut expired = Vec::new();
+    for (number, run) in runs.into_iter().enumerate() {
+        let newest_of_record = commit(&run).is_some_and(|commit| unnamed.remove(&commit));
+        if number >= keep.runs && !newest_of_record {
+            expired.push(run);
+        }
+    }
     for reference in repository.references_glob(&format!("{FETCHED}/*")).map_err(git)? {
         let reference = reference.map_err(git)?;
         let Ok(name) = reference.name() else { continue };
         let id = name.rsplit('/').next().and_then(|id| id.parse::<Revision>().ok());
-        let stays = id.is_some_and(|id| last.contains(&id))
+        let stays = id.is_some_and(|id| last.contains(&id) || wanted.contains(&id))
             || reference.target().is_some_and(|target| at_hand.contains(&target));
         if !stays {
             expired.push(name.to_owned());
         }
     }
+    Ok(expired)
+}
+
+/// Removes the refs that nothing needs, durably; says how many.
+pub(super) fn expire(
+    repository: &Repository,
+    keep: Keep,
+    wanted: &[Revision],
+) -> Result<usize, Failure> {
+    let git = |error| Failure::git("removing old refs", repository.path(), error);
+    let expired = expired(repository, keep, wanted)?;
     for name in &expired {
         repository.find_reference(name).and_then(|mut found| found.delete()).map_err(git)?;
     }

@@ -1,0 +1,77 @@
+//! Fetching without deploying, and mirrors that are made anew when they are damaged.
+
+use std::time::Duration;
+
+use super::{LiveHost, TIDYING, Trouble};
+use crate::domain::{App, AppName, Revision};
+use crate::error::Failure;
+use crate::mirror::{self, Effort, Mirror};
+
+/// A commit that is in its mirror, verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Obtained {
+    /// The commit: what was asked for, or what the tag that was asked for points to.
+    pub commit: Revision,
+    /// It was there before.
+    pub held: bool,
+}
+
+impl LiveHost<'_> {
+    /// Sees to it that an app's commit is in its mirror and passes its `verify`, so that it can
+    /// be deployed without the network. Nothing is checked out or recorded.
+    ///
+    /// # Errors
+    /// Whatever would fail a deployment until then.
+    pub fn fetch(&self, app: &App, revision: Revision) -> Result<Obtained, Failure> {
+        let (mirror, obtained) = self.with_whole_mirror(app, |mirror, share| {
+            let source = app.source.to_string();
+            let held = mirror.holds(revision) && mirror.source().is_none_or(|of| of == source);
+            let commit = self.obtain(mirror, app, revision, share)?;
+            self.verify(mirror, app, revision, commit)?;
+            Ok(Obtained { commit, held })
+        })?;
+        self.put_in_order(&app.name, &mirror, TIDYING);
+        Ok(obtained)
+    }
+
+    /// Puts a mirror in order if it is worth it. That this cannot be done is only a warning.
+    pub(super) fn put_in_order(&self, app: &AppName, mirror: &Mirror, within: Duration) {
+        let interrupt = self.run.interrupt.clone();
+        let about = Some(app.as_str());
+        let (wanted, most) = (Vec::new(), None);
+        match mirror.tidy(&Effort { always: false, within, interrupt, wanted, most }) {
+            Ok(None) => {}
+            Ok(Some(tidied)) => self.run.console.log(about, &tidied.to_string()),
+            Err(failure) => {
+                let failure = Failure::from(failure).context("the mirror was not put in order");
+                self.run.console.warn(about, &failure.line());
+            }
+        }
+    }
+
+    /// Does `act` with an app's mirror; if that turns out to be damaged, once more with a new
+    /// one. `act` is told whether it may take something from other mirrors: after that not,
+    /// because they may hold the same damaged file.
+    pub(super) fn with_whole_mirror<T>(
+        &self,
+        app: &App,
+        act: impl Fn(&mut Mirror, bool) -> Result<T, Trouble>,
+    ) -> Result<(Mirror, T), Failure> {
+        let mut mirror = self.open_mirror(&app.name)?;
+        let done = match act(&mut mirror, true) {
+            Err(Trouble::Mirror(mirror::Failure::Damaged { path, detail })) => {
+                self.run.console.warn(
+                    Some(app.name.as_str()),
+                    &format!(
+                        "the mirror `{}` is damaged ({detail}); making it anew",
+                        path.display()
+                    ),
+                );
+                mirror = mirror.rebuild()?;
+                act(&mut mirror, false)
+            }
+            other => other,
+        };
+        Ok((mirror, done?))
+    }
+}
