@@ -251,9 +251,12 @@ pub struct StatusArgs {
     /// Only these apps
     #[arg(value_name = "APP")]
     pub apps: Vec<String>,
-    /// Exit with 10 if an app is not what the manifest wants
+    /// Exit with 10 if an app is not what the manifest wants, or with --drift if files differ
     #[arg(long)]
     pub exit_code: bool,
+    /// Compare the installed files with the deployed commit
+    #[arg(long)]
+    pub drift: bool,
 }
 
 /// Options of `history`.

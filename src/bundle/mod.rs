@@ -8,6 +8,7 @@
 //! another commit. Only the directory that bundles are in can be a matter of
 //! configuration.
 
+mod contents;
 mod copies;
 mod links;
 mod scripts;
@@ -27,6 +28,8 @@ use crate::domain::{App, FileExists, Symlinks};
 use crate::engine::appspec::{self, AppSpec, DEFAULT_EVENTS};
 use crate::error::{ExitCode, Failure};
 use crate::mirror::Worktree;
+
+pub use contents::{Contents, contents};
 
 use links::{Kind, Leads};
 

@@ -1,6 +1,7 @@
 //! The commands that only read: `check`, `status`, `history` and `logs`.
 
 mod check;
+pub(crate) mod drift;
 mod history;
 mod logs;
 mod status;

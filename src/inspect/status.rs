@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::drift::Drift;
 use super::recorded_apps;
 use crate::cli::StatusArgs;
 use crate::deploy::{Answer, Refusal, facts, json, recorded_of};
@@ -14,12 +15,17 @@ use crate::ledger::history;
 use crate::ledger::last_state::LastState;
 use crate::load::load;
 use crate::plan::{Recorded, Selection};
+use crate::process::Interrupt;
 use crate::report::human::Paint;
 use crate::report::{JSON_VERSION, seconds};
 use crate::settings::Settings;
 
 /// `status`: what runs here, since when, and whether that is what the manifest wants.
-pub fn status(settings: &Settings, args: &StatusArgs) -> Result<Answer, Refusal> {
+pub fn status(
+    settings: &Settings,
+    args: &StatusArgs,
+    interrupt: &Interrupt,
+) -> Result<Answer, Refusal> {
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
     // Without a manifest there is still something to say, unless one was asked for.
     let optional = !settings.config_named && !args.exit_code;
@@ -61,11 +67,25 @@ pub fn status(settings: &Settings, args: &StatusArgs) -> Result<Answer, Refusal>
         if left_alone && matches!(app.state, State::Differs | State::Missing | State::Unresolved) {
             app.state = State::LeftAlone;
         }
+        if args.drift
+            && let Some(commit) = app.commit()
+        {
+            app.drift = Some(if let Some(entry) = entry {
+                Drift::of(settings, entry, commit, interrupt)
+            } else {
+                let why = "the manifest does not say how it is deployed";
+                Drift::unknown(commit, why.to_owned())
+            });
+        }
         apps.push(app);
     }
-    let differs = apps
-        .iter()
-        .any(|app| !matches!(app.state, State::Current | State::Unlisted | State::LeftAlone));
+    if let Some(signal) = interrupt.signal() {
+        return Err(Failure::new(ExitCode::of_signal(signal), "ended by a signal").into());
+    }
+    let differs = apps.iter().any(|app| {
+        !matches!(app.state, State::Current | State::Unlisted | State::LeftAlone)
+            || app.drift.as_ref().is_some_and(Drift::differs)
+    });
     let code = if args.exit_code && differs { ExitCode::Changes } else { ExitCode::Ok };
     let report = StatusReport {
         version: JSON_VERSION,
@@ -107,6 +127,9 @@ struct AppStatus {
     seconds: Option<f64>,
     /// Why the last attempt failed.
     failure: Option<String>,
+    /// How its files stand to `deployed`; only with `--drift`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drift: Option<Drift>,
 }
 
 /// How an app stands to the manifest.
@@ -202,8 +225,14 @@ impl AppStatus {
             tool: success.map(|entry| entry.tool.clone()),
             seconds: success.map(|entry| entry.took.as_secs_f64()),
             failure: recorded.attempted.and(failure),
+            drift: None,
             name,
         }
+    }
+
+    /// The commit that should be installed.
+    fn commit(&self) -> Option<Revision> {
+        self.deployed.or_else(|| self.imported.as_ref()?.parse().ok())
     }
 }
 
@@ -248,6 +277,9 @@ impl StatusReport {
             }
             if let Some(failure) = &app.failure {
                 detail(format!("last failure: {}", crate::report::tame(failure, 300)));
+            }
+            if let Some(drift) = &app.drift {
+                drift.lines(paint).into_iter().for_each(&mut detail);
             }
         }
         text

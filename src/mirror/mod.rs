@@ -396,6 +396,20 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
 }
 
+/// What [`Mirror::checkout`] does, without the mirror's lock. It may fail while another process
+/// puts the mirror in order.
+///
+/// # Errors
+/// As there.
+pub fn checkout_unlocked(
+    mirror: &Path,
+    revision: Revision,
+    target: &Path,
+    options: &CheckoutOptions,
+) -> Result<Worktree, Failure> {
+    checkout::checkout(&open_read_only(mirror)?, revision, target, options)
+}
+
 /// Opens a mirror to read its refs and tags: no lock, no housekeeping, nothing written.
 ///
 /// # Errors

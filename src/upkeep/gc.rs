@@ -22,7 +22,7 @@ use crate::diagnostic::Diagnostic;
 use crate::domain::{AppName, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::host::{BACK, deployment_root};
-use crate::inspect::recorded_apps;
+use crate::inspect::{drift, recorded_apps};
 use crate::ledger::last_state::LastState;
 use crate::ledger::{mirror_path, predecessor};
 use crate::load::load;
@@ -94,6 +94,9 @@ fn find(settings: &Settings, manifest: &Manifest, state: &LastState) -> Result<W
     for path in worktrees(&settings.cache_dir.join("worktrees")).map_err(unreadable)? {
         litter.push(Leftover::new(Kind::Worktree, None, path));
     }
+    for path in compared(&settings.cache_dir.join(drift::WORKSHOP)).map_err(unreadable)? {
+        litter.push(Leftover::new(Kind::Worktree, None, path));
+    }
     for path in mirror::leftovers(&settings.cache_dir.join("mirrors")).map_err(unreadable)? {
         litter.push(Leftover::new(Kind::OldMirror, None, path));
     }
@@ -135,6 +138,25 @@ fn worktrees(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
             Ok(_) => {}
             Err(error) if error.io_error().is_some_and(is_absent) => {}
             Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// What processes left behind that were killed while they compared files. They need no lock for
+/// it, so one may be at it now.
+fn compared(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match fs_err::read_dir(directory) {
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.trim_start_matches('.').split('-').next().unwrap_or_default();
+        if !Path::new("/proc").join(pid).exists() {
+            found.push(entry.path());
         }
     }
     Ok(found)

@@ -12,6 +12,7 @@ mod commands;
 mod compat;
 mod crash;
 mod doctor;
+mod drift;
 mod estate;
 mod flow;
 mod github_app;

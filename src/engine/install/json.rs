@@ -1,5 +1,5 @@
-//! `GROUP-install.json`: what will be done, for people and for the agent's habits. Nobody
-//! reads it back.
+//! `GROUP-install.json`: what will be done, for people and for the agent's habits. No
+//! deployment reads it back.
 
 use std::path::Path;
 

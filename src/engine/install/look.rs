@@ -185,6 +185,43 @@ impl Look for Host<'_> {
     }
 }
 
+/// A host with the same bundle, and with nothing else: whatever it is asked for can be made.
+pub(super) struct Empty;
+
+impl Look for Empty {
+    fn source(&self, path: &Path) -> Source {
+        Host::new(&Gone::default()).source(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Listing> {
+        Host::new(&Gone::default()).list(directory)
+    }
+
+    fn link_text(&self, path: &Path) -> io::Result<PathBuf> {
+        fs::read_link(path)
+    }
+
+    fn there(&self, _: &Path) -> There {
+        There::Nothing
+    }
+
+    fn home(&self, user: Option<&str>) -> Option<PathBuf> {
+        Host::new(&Gone::default()).home(user)
+    }
+
+    fn user(&self, _: &str) -> Option<u32> {
+        Some(0)
+    }
+
+    fn group(&self, _: &str) -> Option<u32> {
+        Some(0)
+    }
+
+    fn has_program(&self, _: &str) -> bool {
+        true
+    }
+}
+
 /// The largest number means "leave as it is" to the system.
 fn number(text: &str) -> Option<u32> {
     let digits = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());

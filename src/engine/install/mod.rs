@@ -14,6 +14,7 @@ mod look;
 mod permissions;
 mod plan;
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -147,6 +148,53 @@ pub fn foresee(request: &Request<'_>) -> Vec<Conflict> {
         plan::plan(request, &look::Host::new(removal.gone())).err().unwrap_or_default();
     conflicts.retain(Conflict::lies_in_revision);
     conflicts
+}
+
+/// One file or link that an Install puts on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// Where it is in the archive.
+    pub source: PathBuf,
+    /// Where it goes.
+    pub destination: PathBuf,
+    /// The mode that `permissions` declares.
+    pub mode: Option<u32>,
+}
+
+/// All that an Install puts on a host that has nothing yet. [`Request::archive`] may be the
+/// bundle.
+///
+/// # Errors
+/// What lies in the revision itself and keeps it from being installed anywhere.
+pub fn installs(request: &Request<'_>) -> Result<Vec<Installed>, Error> {
+    let plan = plan::plan(request, &look::Empty).map_err(Error::Refused)?;
+    let modes: HashMap<&Path, u32> = plan
+        .access
+        .iter()
+        .filter_map(|access| {
+            let mode = plan.rights.get(access.rights)?.mode.as_ref()?;
+            Some((&*access.target, mode.bits))
+        })
+        .collect();
+    let copies = plan.steps.iter().filter_map(|step| match step {
+        plan::Step::Copy { source, destination, .. } => Some(Installed {
+            source: source.clone(),
+            destination: destination.to_path_buf(),
+            mode: modes.get(&**destination).copied(),
+        }),
+        plan::Step::Mkdir(_) => None,
+    });
+    Ok(copies.collect())
+}
+
+/// The files and links that the last Install of a group made, as its `GROUP-install.json` says:
+/// it is the same with every codedeploy-local. `None` if there is none that can be read.
+pub fn installed(instructions: &Path, group: &str) -> Option<HashSet<PathBuf>> {
+    let text = fs_err::read(instructions.join(format!("{group}-install.json"))).ok()?;
+    let document: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let copies = document.get("instructions")?.as_array()?.iter();
+    let copies = copies.filter(|one| one.get("type").is_some_and(|kind| kind == "copy"));
+    Some(copies.filter_map(|one| Some(one.get("destination")?.as_str()?.into())).collect())
 }
 
 /// Writes a file under another name and renames it.
