@@ -630,15 +630,10 @@ pub(crate) fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hos
     let mut rules = manifest.hosts.rules().to_vec();
     let mut bind = |host: &str, token: &crate::settings::GivenToken| {
         let auth = Auth::Given { token: token.token.clone(), origin: token.origin };
-        match rules.iter_mut().find(|rule| rule.prefix == host) {
-            Some(rule) => {
-                rule.auth.get_or_insert(auth);
-            }
-            None => rules.push(HostRule {
-                prefix: host.to_owned(),
-                auth: Some(auth),
-                ..HostRule::default()
-            }),
+        // Of the manifest and of the machine file; what they do not say is taken from each other.
+        if !rules.iter().any(|rule| rule.prefix == host && rule.auth.is_some()) {
+            let prefix = host.to_owned();
+            rules.push(HostRule { prefix, auth: Some(auth), ..HostRule::default() });
         }
     };
     if let Some(token) = &settings.token {
@@ -680,13 +675,16 @@ mod tests {
     fn given_tokens_are_bound_to_their_hosts_and_give_way_to_the_manifest() {
         use clap::Parser;
         let text = "version: 2\nhosts:\n  own.example.com: {auth: {token_env: OWN}}\n  \
-            ghes.example.com/public: {auth: none}\napps:\n";
+            ghes.example.com/public: {auth: none}\n  both.example.com: {username: me}\napps:\n";
         let sources = [
             ("github://ghes.example.com/acme/a", Some("MULTIDEPLOYER_GITHUB_TOKEN")),
             ("github://ghes.example.com/public/b", None),
             ("github://own.example.com/acme/c", Some("OWN")),
             ("https://other.example.com/acme/d.git", None),
             ("https://github.com/acme/e.git", Some("CODEDEPLOY_GITHUB_TOKEN")),
+            ("github://both.example.com/acme/h", Some("MACHINE")),
+            // SSH takes keys: a token that was given for the others is none of its business.
+            ("ssh://git@ghes.example.com/acme/g.git", None),
             ("https://github.com.example.com/acme/f.git", None),
         ];
         let app = |(number, (source, _)): (usize, &(&str, Option<&str>))| {
@@ -696,8 +694,14 @@ mod tests {
         let text: String =
             text.to_owned() + &sources.iter().enumerate().map(app).collect::<String>();
         let defaults = crate::manifest::Defaults::new("/etc");
-        let manifest =
+        let mut manifest =
             crate::manifest::parse(text.as_bytes(), Path::new("m.yaml"), &defaults).unwrap();
+        let machine = HostRule {
+            prefix: "both.example.com".into(),
+            auth: Some(Auth::TokenEnv("MACHINE".into())),
+            ..HostRule::default()
+        };
+        manifest.hosts = manifest.hosts.or(Hosts::new(vec![machine]));
         let environment: Environment =
             [("MULTIDEPLOYER_GITHUB_TOKEN", "t"), ("CODEDEPLOY_GITHUB_TOKEN", "u")].into();
         let cli = crate::cli::Cli::try_parse_from(["multideployer"]).unwrap();

@@ -118,6 +118,15 @@ impl Auth {
         }
     }
 
+    /// Whether it was given for repositories such as this. What the manifest binds to a host
+    /// or repository is; a token of flag or variable is one for HTTPS alone.
+    fn is_meant_for(&self, url: &RepoUrl) -> bool {
+        match self {
+            Self::Given { .. } => matches!(url, RepoUrl::Https { .. }),
+            _ => true,
+        }
+    }
+
     /// The files that a secret of it is read from.
     pub fn secret_files(&self) -> Vec<&Path> {
         match self {
@@ -235,12 +244,14 @@ impl Hosts {
     /// longest that matched, else empty.
     pub fn rule_for(&self, url: &RepoUrl) -> HostRule {
         let mut found = HostRule::default();
-        let Some(binding) = url.binding() else { return found };
-        for rule in self.0.iter().filter(|rule| matches(&rule.prefix, &binding)) {
-            if found.prefix.is_empty() || (found.auth.is_none() && rule.auth.is_some()) {
+        let bindings = bindings(url);
+        let covers = |rule: &&HostRule| bindings.iter().any(|place| matches(&rule.prefix, place));
+        for rule in self.0.iter().filter(covers) {
+            let auth = rule.auth.as_ref().filter(|auth| auth.is_meant_for(url));
+            if found.prefix.is_empty() || (found.auth.is_none() && auth.is_some()) {
                 found.prefix.clone_from(&rule.prefix);
             }
-            found.auth = found.auth.or_else(|| rule.auth.clone());
+            found.auth = found.auth.or_else(|| auth.cloned());
             found.username = found.username.or_else(|| rule.username.clone());
             found.ca_file = found.ca_file.or_else(|| rule.ca_file.clone());
             found.host_keys = found.host_keys.or_else(|| rule.host_keys.clone());
@@ -274,6 +285,20 @@ impl Hosts {
     pub fn rules(&self) -> &[HostRule] {
         &self.0
     }
+}
+
+/// What a repository is known by in the prefixes: none if it is on this host. An entry may be
+/// for `host:443`, which is `host` for HTTPS.
+fn bindings(url: &RepoUrl) -> Vec<String> {
+    let with_port = match url {
+        RepoUrl::Https { authority, path }
+            if !authority.trim_end_matches(char::is_numeric).ends_with(':') =>
+        {
+            Some(format!("{authority}:443/{path}"))
+        }
+        _ => None,
+    };
+    url.binding().into_iter().chain(with_port).collect()
 }
 
 /// Whether `prefix` covers `binding` (`host[:port]/path`): whole path segments only,
@@ -320,5 +345,20 @@ mod tests {
         assert_eq!(both.auth, Some(Auth::TokenEnv("A".into())), "ours first");
         let port = hosts.rule_for(&https("git.example.com:8443", "acme/x.git"));
         assert_eq!(port, HostRule::default());
+    }
+
+    #[test]
+    fn an_entry_may_name_the_usual_port() {
+        let auth = Some(Auth::TokenEnv("A".into()));
+        let entries = ["git.example.com:443", "[::1]:443"];
+        let hosts = Hosts::new(entries.map(|prefix| rule(prefix, auth.clone(), None)).into());
+        for (authority, found) in [
+            ("git.example.com", &auth),
+            ("[::1]", &auth),
+            ("git.example.com:8443", &None),
+            ("git.example.com.evil.org", &None),
+        ] {
+            assert_eq!(&hosts.rule_for(&https(authority, "acme/x.git")).auth, found, "{authority}");
+        }
     }
 }

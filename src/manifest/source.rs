@@ -312,7 +312,7 @@ pub(super) enum PathError {
     #[error("the path contains an empty part, `.` or `..`")]
     Parts,
     #[error(
-        "the path contains a `%` that stands for nothing, or for something with a meaning of its own"
+        "the path contains a `%` that stands for nothing, for what needs none, or for something with a meaning of its own"
     )]
     Percent,
 }
@@ -324,11 +324,13 @@ pub(super) fn url_path(path: &str) -> Result<String, PathError> {
     while let Some((_, after)) = rest.split_once('%') {
         let byte = after.get(..2).filter(|code| code.bytes().all(|b| b.is_ascii_hexdigit()));
         let byte = byte.and_then(|code| u8::from_str_radix(code, 16).ok());
-        // `%2e%2e/` is `../` for some servers, and would get around the prefix match.
+        // `%2e%2e/` is `../` for some servers, and `%61` an `a` for all: they would get around
+        // the prefix match.
         match byte {
-            None | Some(0..=0x1f | 0x7f | b'.' | b'/' | b'\\' | b'%') => {
+            Some(0..=0x1f | 0x7f | b'.' | b'/' | b'\\' | b'%' | b'-' | b'_' | b'~') | None => {
                 return Err(PathError::Percent);
             }
+            Some(byte) if byte.is_ascii_alphanumeric() => return Err(PathError::Percent),
             Some(_) => rest = after,
         }
     }
@@ -350,7 +352,10 @@ fn repository_path(path: &str, also: &str) -> Result<String, PathError> {
     if let Some(c) = path.chars().find(|c| !allowed(*c)) {
         return Err(PathError::Character(c));
     }
-    if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
+    // Servers in Java leave out what follows a semicolon before they look at the dots.
+    let plain =
+        |part: &str| part.split(';').next().is_some_and(|part| !matches!(part, "" | "." | ".."));
+    if !path.split('/').all(plain) {
         return Err(PathError::Parts);
     }
     Ok(path.to_owned())
@@ -479,15 +484,21 @@ mod tests {
             ("https://é.example/a", "the host name is missing or not valid", ""),
             ("https://h/a/../b", "the path contains an empty part, `.` or `..`", ""),
             ("https://h//a", "the path contains an empty part, `.` or `..`", ""),
+            ("https://h/a/..;x/b", "the path contains an empty part, `.` or `..`", ""),
             ("https://h/a?b", "the path contains '?', which is not allowed there", ""),
             (
                 "https://h/%2e%2E/a",
-                "the path contains a `%` that stands for nothing, or for something with a meaning of its own",
+                "the path contains a `%` that stands for nothing, for what needs none, or for something with a meaning of its own",
+                "",
+            ),
+            (
+                "https://h/%61cme/a",
+                "the path contains a `%` that stands for nothing, for what needs none, or for something with a meaning of its own",
                 "",
             ),
             (
                 "https://h/a%2",
-                "the path contains a `%` that stands for nothing, or for something with a meaning of its own",
+                "the path contains a `%` that stands for nothing, for what needs none, or for something with a meaning of its own",
                 "",
             ),
             ("ssh://h/a'b", "the path contains '\\'', which is not allowed there", ""),
