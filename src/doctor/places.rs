@@ -217,39 +217,6 @@ fn no_programs(root: &Path) -> Option<Finding> {
     })
 }
 
-/// Who but root and its owner may change a file: by its own mode, or by that of its directory.
-pub(super) fn writable_by_others(
-    patient: &Patient<'_>,
-    check: &'static str,
-    path: &Path,
-) -> Option<Finding> {
-    let path = std::path::absolute(path).ok()?;
-    let us = nix::unistd::geteuid().as_raw();
-    for place in path.ancestors().take(2) {
-        // What is not there or not visible is said elsewhere.
-        let metadata = std::fs::metadata(place).ok()?;
-        let mode = metadata.mode() & 0o7777;
-        let (shown, owner) = (place.display(), owner(metadata.uid()));
-        // In a directory with the sticky bit others may only add.
-        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
-            return Some(
-                Finding::warning(
-                    check,
-                    format!("others can write to `{shown}` ({mode:04o}, {owner})"),
-                )
-                .remedy(format!("chmod go-w {shown}")),
-            );
-        }
-        if metadata.uid() != 0 && metadata.uid() != us && patient.deploys {
-            return Some(
-                Finding::warning(check, format!("`{shown}` belongs to {owner}, who can change it"))
-                    .remedy(format!("chown root {shown}")),
-            );
-        }
-    }
-    None
-}
-
 /// A user's name, or his number.
 pub(super) fn owner(uid: u32) -> String {
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ssh_key::{HashAlg, PublicKey};
 
 use super::{Error, openpgp, ssh};
 use crate::domain::Verify;
+use crate::files::{self, Exposed};
 
 /// A file of keys that is longer is something else.
 const MOST_BYTES: u64 = 16 << 20;
@@ -72,28 +72,11 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     if !fs_err::metadata(path).map_err(failed)?.is_file() {
         return Err(failed(std::io::Error::other("it is not a file")));
     }
-    let file = fs_err::File::open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?;
-    let us = nix::unistd::geteuid().as_raw();
-    let unsafe_ = |path: &Path, found: &std::fs::Metadata, what: &str| {
-        let why = if ![0, us].contains(&found.uid()) {
-            format!("user {} owns {what}", found.uid())
-        } else if found.mode() & 0o022 != 0 {
-            format!("others can write to {what} (mode {:o})", found.mode() & 0o7777)
-        } else {
-            return Ok(());
-        };
-        Err(Error::Unsafe { path: path.to_owned(), why })
-    };
-    unsafe_(path, &found, "it")?;
-    // Whoever may write to the directory may put another file there.
-    let real = fs_err::canonicalize(path).map_err(failed)?;
-    if let Some(directory) = real.parent() {
-        let found = fs_err::metadata(directory).map_err(failed)?;
-        if found.mode() & 0o1000 == 0 {
-            unsafe_(directory, &found, "this directory of it")?;
-        }
+    if let Some(Exposed { path: place, why, remedy }) = files::exposed(path).map_err(failed)? {
+        let why = format!("`{}` {why}", place.display());
+        return Err(Error::Unsafe { path: path.to_owned(), why, remedy });
     }
+    let file = fs_err::File::open(path).map_err(failed)?;
     let mut content = Vec::new();
     file.take(MOST_BYTES + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > MOST_BYTES {
@@ -165,7 +148,6 @@ mod tests {
             (0o644, 0o755, true),
             (0o400, 0o1777, true),
             (0o646, 0o755, false),
-            (0o664, 0o755, false),
             (0o644, 0o777, false),
         ] {
             mode(&path, file);
@@ -173,5 +155,14 @@ mod tests {
             assert_eq!(read(&path).is_ok(), good, "{file:o} {directory:o}");
         }
         mode(dir.path(), 0o700);
+        // Nor one above which others could put another directory in its place.
+        let inner = dir.path().join("open/inner");
+        fs_err::create_dir_all(&inner).unwrap();
+        fs_err::write(inner.join("signers"), "x").unwrap();
+        assert!(read(&inner.join("signers")).is_ok());
+        mode(&dir.path().join("open"), 0o777);
+        let error = read(&inner.join("signers")).unwrap_err();
+        let text = format!("{error}; {}", error.hint());
+        assert!(text.contains("open` everybody can write to it; chmod o-w "), "{text}");
     }
 }

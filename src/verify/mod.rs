@@ -117,12 +117,14 @@ pub enum Error {
         source: io::Error,
     },
     /// A file of keys could have been written by anybody.
-    #[error("`{}` says whose signatures count, and {why}", path.display())]
+    #[error("`{}` says whose signatures count, and others could change it: {why}", path.display())]
     Unsafe {
-        /// The file, or its directory.
+        /// The file.
         path: PathBuf,
-        /// Who could have written it.
+        /// It or a directory above it, and who could change that.
         why: String,
+        /// What mends it.
+        remedy: String,
     },
     /// A file of keys that holds none.
     #[error("`{}` holds no key whose signature could count: {why}", path.display())]
@@ -189,9 +191,7 @@ impl Error {
             Self::Unreadable { path, .. } => {
                 format!("put the public keys into `{}`, readable by this user", path.display())
             }
-            Self::Unsafe { path, .. } => {
-                format!("chown root {0} && chmod go-w {0}", path.display())
-            }
+            Self::Unsafe { remedy, .. } => remedy.clone(),
             Self::NoKeys { .. } => {
                 "write lines as for git's gpg.ssh.allowedSignersFile (`ada@example.com ssh-ed25519 AAAA…`), or what `gpg --export --armor` gives".into()
             }

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::support::keys::{KeyPair, Kind};
 use crate::support::proxy::ConnectProxy;
 use crate::support::sshd::GitSshd;
 use crate::support::tls::{Authority, NAME};
+use crate::support::{isolated, wait_until};
 
 const ZERO: &str = "1234567890123456789012345678901234567890";
 
@@ -204,6 +206,96 @@ fn credentials_that_are_missing_or_open_to_others() {
     let line = format!("token_file: {}", file.display());
     estate.host.manifest(&text.replace(&line, "token_env: NOT_SET_ANYWHERE"));
     broken(&estate.host, "credential", &["`NOT_SET_ANYWHERE`", "set `NOT_SET_ANYWHERE`"]);
+}
+
+/// What has its secret from a program or an agent, and what is wrong with that.
+#[test]
+fn programs_and_agents_are_asked_for_the_secret() {
+    let estate = healthy();
+    let manifest = estate.host.read("etc/multideployer.yaml");
+    let key = estate.host.text("secrets/id_ed25519");
+    let token_file = format!("{{token_file: {}}}", estate.host.text("secrets/token"));
+    let key_file = format!("{{ssh_key_file: {key}}}");
+    let with = |old: &str, new: &str| estate.host.manifest(&manifest.replace(old, new));
+    let program = |name: &str, shell: &str| {
+        let file = estate.host.secret(name, &format!("#!/bin/sh\n{shell}\n"));
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o700)).expect("its mode");
+        file
+    };
+    let helper = program("helper", &format!("echo password={}", estate.token));
+    let prints = program("prints", &format!("echo {}", estate.token));
+    let shows = program("shows", &format!("cat {key}"));
+    let fails = program("fails", "echo hunter2; exit 7");
+    for (old, kind, good, named) in [
+        (&token_file, "credential_helper", &helper, "the credential of the helper"),
+        (&token_file, "token_command", &prints, "the token of the command"),
+        (&key_file, "ssh_key_command", &shows, "the key of the command"),
+    ] {
+        let auth = |program: &str| format!("{{{kind}: [{program}]}}");
+        with(old, &auth(good));
+        drop(doctor(&estate.host, &[]).ok().stdout_has(&format!("{named} `{good}`, for ")));
+        with(old, &auth(&fails));
+        broken(&estate.host, "credential", &[&fails, "exited with code 7"]);
+    }
+    let socket = estate.host.text("tmp/agent");
+    with(&key_file, &format!("{{ssh_agent: {{socket: {socket}}}}}"));
+    broken(&estate.host, "credential", &["the ssh-agent", &socket]);
+    let mut agent = isolated("ssh-agent");
+    let mut agent = agent.args(["-D", "-a", &socket]).spawn().expect("ssh-agent is installed");
+    wait_until("the agent", Duration::from_secs(10), || Path::new(&socket).exists());
+    broken(&estate.host, "credential", &["the ssh-agent", "no key"]);
+    let added = isolated("ssh-add").env("SSH_AUTH_SOCK", &socket).arg(&key).output();
+    assert!(added.expect("ssh-add is installed").status.success());
+    drop(doctor(&estate.host, &[]).ok().stdout_has("the ssh-agent"));
+    agent.kill().expect("it ends");
+    agent.wait().expect("it ends");
+    estate.host.assert_nowhere(&[&estate.token, "hunter2"]);
+}
+
+/// The directories above a secret count, too.
+#[test]
+fn a_secret_that_another_user_could_put_another_in_the_place_of() {
+    let estate = healthy();
+    let above = estate.host.path("secrets");
+    std::fs::set_permissions(&above, PermissionsExt::from_mode(0o777)).expect("its mode");
+    let document = doctor(&estate.host, &["--json"]).ok().json();
+    let open = finding(&document, "credential", "warning");
+    assert!(open["message"].as_str().expect("text").contains("another user could"), "{open}");
+    let remedy = format!("chmod o-w {}", above.display());
+    assert_eq!(open["remedy"], remedy.as_str());
+    std::fs::set_permissions(&above, PermissionsExt::from_mode(0o700)).expect("its mode");
+}
+
+#[test]
+fn a_proxy_of_one_host_counts_for_that_host_alone() {
+    let estate = Estate::with_ssh(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let proxy = ConnectProxy::start_with(&[], Some("u:pr0xyw0rd"));
+    let password = estate.host.secret("proxy", "pr0xyw0rd\n");
+    let token_file = format!("{{token_file: {}}}", estate.host.text("secrets/token"));
+    let text = estate.host.read("etc/multideployer.yaml");
+    let set = |password: &str| {
+        let more = format!(
+            "{token_file}\n    proxy: {}\n    proxy_auth: {{user: u, password_file: {password}}}",
+            proxy.url()
+        );
+        estate.host.manifest(&text.replace(&token_file, &more));
+    };
+    set(&password);
+    let document = doctor(&estate.host, &["--json"]).ok().json();
+    let routes: Vec<_> = findings(&document)
+        .into_iter()
+        .filter(|(_, finding)| finding["check"] == "route")
+        .map(|(_, finding)| finding)
+        .collect();
+    let shown = proxy.url().replace("http://", "");
+    assert_eq!(routes[0]["facts"]["proxy"], shown.as_str(), "{routes:?}");
+    assert_eq!(routes[0]["facts"]["set_by"], "proxy", "{routes:?}");
+    assert_eq!(routes[1]["message"], "direct", "{routes:?}");
+    assert!(!document.to_string().contains("pr0xyw0rd"), "{document}");
+    set(&estate.host.text("secrets/none"));
+    broken(&estate.host, "route", &["secrets/none", "password"]);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn the_file_of_keys_has_to_be_trustworthy_and_unchanged_apps_cost_nothing() {
     };
     mode(0o666);
     let ran = estate.deploy_one("api", &signed, &signed_by(&signers)).code(7);
-    drop(ran.says("others can write to it").says("signers").says("chmod go-w"));
+    drop(ran.says("everybody can write to it").says("signers").says("chmod o-w"));
     mode(0o644);
     let gone = estate.host.text("etc/nowhere");
     let ran = estate.deploy_one("api", &signed, &signed_by(&gone)).code(7);

@@ -11,6 +11,7 @@ use super::judge::{host_key, unless_ended};
 use super::reach::NO_TIME;
 use crate::domain::Release;
 use crate::error::Failure;
+use crate::files::{self, Exposed};
 use crate::host::Run;
 use crate::hosts::{Auth, KeyPlace, SecretPlace};
 use crate::mirror::examine::{self, Listing, Seen};
@@ -148,14 +149,11 @@ fn credential(
     let warnings = RefCell::new(Vec::new());
     let warn = |text: String| warnings.borrow_mut().push(text);
     let resolved = host::credential(run, target.apps[0], remote, &warn);
-    let warned = !warnings.borrow().is_empty();
     for warning in warnings.into_inner() {
         findings.push(Finding::warning("credential", warning));
     }
-    for file in auth.secret_files() {
-        if !warned {
-            findings.extend(places::writable_by_others(patient, "credential", file));
-        }
+    if patient.deploys {
+        findings.extend(auth.secret_files().into_iter().filter_map(changeable));
     }
     match resolved {
         Ok(credential) => {
@@ -196,6 +194,14 @@ fn unreadable(error: &credentials::Error) -> Option<&io::Error> {
         source = error.source();
     }
     None
+}
+
+/// Whether another user could change a file with a secret: a deployment uses it all the same.
+fn changeable(file: &Path) -> Option<Finding> {
+    let Exposed { path, why, remedy } = files::exposed(file).ok()??;
+    let text =
+        format!("another user could change `{}`: `{}`: {why}", file.display(), path.display());
+    Some(Finding::warning("credential", text).remedy(remedy))
 }
 
 fn mode_of(file: &Path) -> String {
