@@ -1,15 +1,15 @@
 //! From a reference to a secret to the secret itself.
 
+mod command;
 mod github_app;
 mod helper;
 mod jwt;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 
@@ -18,10 +18,9 @@ use super::private_key::{self, PrivateKey};
 use super::{Failure, Remote};
 use crate::domain::{RepoUrl, Secret};
 use crate::hosts::{Auth, KeyPlace, SecretPlace};
-use crate::process::{self, Command, Interrupt, Outcome, Stream};
+use crate::process::Interrupt;
+use command::printed;
 
-/// How long a command that prints a secret may take.
-const COMMAND_TIME: Duration = Duration::from_secs(30);
 /// More than any token or key has.
 const LONGEST: usize = 1 << 16;
 
@@ -176,10 +175,12 @@ impl Error {
     }
 }
 
-/// What was had in this run: tokens of GitHub Apps and answers of helpers, in memory only.
+/// What was had in this run: tokens of GitHub Apps, what commands printed and helpers
+/// answered, in memory only.
 #[derive(Debug, Default)]
 pub struct Kept {
     tokens: github_app::Tokens,
+    printed: command::Tokens,
     answers: helper::Answers,
 }
 
@@ -225,7 +226,7 @@ pub fn resolve(
             let text = read_secret("the token file", path, world.warn)?;
             Proof::Token(token(&text, false, &origin)?)
         }
-        Auth::TokenCommand(argv) => Proof::Token(token(&printed(argv, world)?, false, &origin)?),
+        Auth::TokenCommand(argv) => Proof::Token(world.kept.printed.token(argv, &origin, world)?),
         Auth::GithubApp(app) => Proof::Token(world.kept.tokens.token(app, world)?),
         Auth::CredentialHelper(words) => {
             let answer = world.kept.answers.ask(words, username.as_deref(), world)?;
@@ -278,6 +279,11 @@ pub fn tell<T>(
         (Auth::GithubApp(_), Some(Credential { proof: Proof::Token(token), .. })) if !accepted => {
             world.kept.tokens.forget(token);
         }
+        (Auth::TokenCommand(argv), Some(Credential { proof: Proof::Token(token), .. }))
+            if !accepted =>
+        {
+            world.kept.printed.forget(argv, token);
+        }
         _ => {}
     }
 }
@@ -288,6 +294,10 @@ pub fn tell<T>(
 fn token(text: &str, spaces: bool, origin: &str) -> Result<Secret, Error> {
     let text = text.trim();
     let wrong = |what| Err(Error::NotAToken(origin.to_owned(), what));
+    // Some editors put it at the beginning of a file, where nobody sees it.
+    if text.starts_with('\u{feff}') {
+        return wrong("a byte order mark");
+    }
     if text.is_empty() {
         return Err(Error::Empty(origin.to_owned()));
     }
@@ -363,55 +373,29 @@ pub fn read_secret(
             metadata.uid()
         ));
     }
-    io::read_to_string(file).map_err(failed)
-}
-
-/// A command with a bounded time that sees no other secret, and knows its home also where the
-/// agent's service has none.
-fn command(program: &str, world: &World<'_>) -> Command {
-    let mut command = Command::new(program).deadline(Some(COMMAND_TIME));
-    for name in world.hidden {
-        command = command.env_remove(name);
+    // Whatever its length was said to be: those of the kernel's own files is 0.
+    let text = io::read_to_string(file.take(LONGEST as u64 + 1)).map_err(failed)?;
+    if text.len() > LONGEST {
+        return Err(failed(io::Error::other("it has more than 64 KiB")));
     }
-    if (world.variable)("HOME").is_none()
-        && let Ok(Some(user)) = nix::unistd::User::from_uid(nix::unistd::geteuid())
-    {
-        command = command.env("HOME", user.dir);
-    }
-    command
-}
-
-/// What a command prints on its standard output.
-fn printed(argv: &[String], world: &World<'_>) -> Result<String, Error> {
-    let program = argv.first().cloned().unwrap_or_default();
-    let mut output = Vec::new();
-    let command = command(&program, world).args(argv.iter().skip(1));
-    let finished = command.run(world.interrupt, &mut |line| {
-        if line.stream == Stream::Stdout && output.len() <= LONGEST {
-            output.extend_from_slice(line.bytes);
-            if !line.continues {
-                output.push(b'\n');
-            }
-        }
-    });
-    if let Outcome::Interrupted(signal) = finished.outcome {
-        return Err(Error::Interrupted(signal));
-    }
-    let failed = |how: String| Error::Command { program: program.clone(), how };
-    if !finished.success() {
-        return Err(failed(process::describe_exit(&finished)));
-    }
-    String::from_utf8(output).map_err(|_| failed("printed what is not UTF-8".into()))
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::mirror::{Limits, Trust};
 
     fn resolved(auth: &Auth) -> (Result<Option<Credential>, Error>, Vec<String>) {
+        let kept = Kept::default();
+        in_world(&kept, |world| resolve(auth, None, world))
+    }
+
+    /// Does something in a world where commands have a second; and what was warned about.
+    fn in_world<T>(kept: &Kept, act: impl FnOnce(&World<'_>) -> T) -> (T, Vec<String>) {
         let warnings = RefCell::new(Vec::new());
         let interrupt = Interrupt::new();
         let url = RepoUrl::Https { authority: "git.example.com".into(), path: "a/b.git".into() };
@@ -419,7 +403,7 @@ mod tests {
             url,
             credential: None,
             trust: Trust::default(),
-            limits: Limits::default(),
+            limits: Limits { command: Duration::from_secs(1), ..Limits::default() },
             interrupt: interrupt.clone(),
             proxy: None,
             plain: false,
@@ -427,13 +411,13 @@ mod tests {
         let world = World {
             remote: &remote,
             peers: &Vec::new,
-            kept: &Kept::default(),
+            kept,
             variable: &|name| (name == "TOKEN").then(|| " ghs_abc \n".to_owned()),
             hidden: &["PATH".into()],
             interrupt: &interrupt,
             warn: &|text| warnings.borrow_mut().push(text),
         };
-        let result = resolve(auth, None, &world);
+        let result = act(&world);
         (result, warnings.into_inner())
     }
 
@@ -465,7 +449,9 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused_without_being_shown() {
-        for text in ["", " \n", "hunter2 hunter3", "hunter2\nhunter3", "hunter2\u{7}"] {
+        for text in
+            ["", " \n", "hunter2 hunter3", "hunter2\nhunter3", "hunter2\u{7}", "\u{feff}hunter2"]
+        {
             let file = text_file(text, 0o600);
             let error = resolved(&Auth::TokenFile(file.path().into())).0.unwrap_err();
             let shown = format!("{error} {error:?} {:?}", error.hint());
@@ -510,5 +496,48 @@ mod tests {
         let error = resolved(&Auth::TokenCommand(argv.into())).0.unwrap_err();
         assert!(error.to_string().contains("exited with code 3"), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_command_runs_once_however_many_want_its_token_until_that_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!("cd {} && echo x >> runs && wc -l < runs", dir.path().display());
+        let auth = Auth::TokenCommand(["/bin/sh", "-c", &script].map(str::to_owned).into());
+        let kept = Kept::default();
+        let get = || {
+            let found = in_world(&kept, |world| resolve(&auth, None, world)).0;
+            let Proof::Token(token) = found.unwrap().unwrap().proof else { panic!("no token") };
+            token
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_eq!(get().expose(), "1"));
+            }
+        });
+        kept.printed.forget(&["another".to_owned()], &get());
+        let Auth::TokenCommand(argv) = &auth else { panic!("no command") };
+        kept.printed.forget(argv, &Secret::new("another".into()));
+        assert_eq!(get().expose(), "1");
+        kept.printed.forget(argv, &get());
+        assert_eq!(get().expose(), "2");
+    }
+
+    #[test]
+    fn commands_and_helpers_that_hang_or_flood_are_ended() {
+        let shell = |script: &str| ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        for (script, word) in [("sleep 1000", "1 s"), ("yes hunter2", "1 s")] {
+            for auth in [Auth::TokenCommand(shell(script)), Auth::CredentialHelper(shell(script))] {
+                let started = Instant::now();
+                let error = resolved(&auth).0.unwrap_err();
+                assert!(started.elapsed() < Duration::from_secs(60));
+                let shown = format!("{error} {error:?} {:?}", error.hint());
+                assert!(shown.contains(word) && !shown.contains("hunter2"), "{shown}");
+            }
+        }
+        for auth in [Auth::TokenCommand, Auth::CredentialHelper] {
+            let error =
+                resolved(&auth(shell("yes password=hunter2 | head -c 70000"))).0.unwrap_err();
+            assert!(error.to_string().contains("more than 64 KiB"), "{error}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! offered a second time. Redirects stay on that host.
 
 pub(super) mod api;
+mod shown;
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::tls::{self, Way};
 use super::watch::Watch;
 use super::{Progress, Remote, asked_with};
 use crate::domain::RepoUrl;
+use shown::Shown;
 
 /// As many as a browser follows.
 const REDIRECTS: usize = 5;
@@ -41,6 +43,8 @@ pub(super) struct Http<'a> {
     /// The repository's URL, after redirects.
     base: String,
     authorization: Option<http::HeaderValue>,
+    /// What it is shown: servers and proxies may repeat it in what they say.
+    shown: Shown,
 }
 
 impl<'a> Http<'a> {
@@ -68,6 +72,7 @@ impl<'a> Http<'a> {
             .build();
         let way = Way::new(authority, remote, watch.clock());
         let agent = Agent::with_parts(config, way, NoResolver);
+        let mut shown = Shown::default();
         let authorization = match &remote.credential {
             None => None,
             Some(credential) => {
@@ -80,6 +85,8 @@ impl<'a> Http<'a> {
                 let user = credential.username.as_deref().unwrap_or("x-access-token");
                 let pair =
                     openssl::base64::encode_block(format!("{user}:{}", token.expose()).as_bytes());
+                shown.add(token.expose());
+                shown.add(&pair);
                 let mut value =
                     http::HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| {
                         Failure::CredentialUnusable {
@@ -94,7 +101,7 @@ impl<'a> Http<'a> {
         let base = remote.url.to_string();
         let base = base.trim_end_matches('/').to_owned();
         let authority = authority.clone();
-        Ok(Self { remote, watch, progress, agent, authority, base, authorization })
+        Ok(Self { remote, watch, progress, agent, authority, base, authorization, shown })
     }
 
     /// Sends a request to `git-upload-pack` and gives its answer.
@@ -196,8 +203,7 @@ impl<'a> Http<'a> {
             return Ok(false);
         }
         let target = self.target(response);
-        let elsewhere =
-            || Failure::Redirected { url: self.remote.url.clone(), to: without_secrets(&target) };
+        let elsewhere = || self.redirected(&target);
         let path = self.path_here(&target).map(|path| path.split('?').next().unwrap_or_default());
         let moved_to = path.and_then(|path| path.strip_suffix(suffix.trim_start_matches('/')));
         let Some(path) = moved_to.map(|path| path.trim_end_matches('/')) else {
@@ -211,9 +217,14 @@ impl<'a> Http<'a> {
         (self.progress)(Progress::Warning(format!(
             "`{}` has moved to `{}`: update the source",
             self.remote.url,
-            without_secrets(&self.base)
+            self.shown.hide(without_secrets(&self.base))
         )));
         Ok(true)
+    }
+
+    fn redirected(&self, target: &str) -> Failure {
+        let to = self.shown.hide(without_secrets(target));
+        Failure::Redirected { url: self.remote.url.clone(), to }
     }
 
     /// The URL that a redirect leads to.
@@ -245,11 +256,11 @@ impl<'a> Http<'a> {
             if content.split(';').next().is_some_and(|content| content.trim() == kind) {
                 return Ok(Box::new(response.into_body().into_reader()));
             }
-            let content = harmless(content.as_bytes());
+            let content = self.shown.hide(harmless(content.as_bytes()));
             let mut start = Vec::new();
             let _ = response.into_body().into_reader().take(PAGE).read_to_end(&mut start);
             self.watch.check()?;
-            let says = page_words(&start);
+            let says = self.shown.hide(page_words(&start));
             return Err(if content.contains("html") {
                 Failure::WebPage { url, says }
             } else {
@@ -277,8 +288,8 @@ impl<'a> Http<'a> {
             Trouble::Said(words) if words.contains("object-format") => {
                 Failure::ObjectFormat { url }
             }
-            Trouble::Said(remote_said) => Failure::Remote { url, remote_said },
-            Trouble::Strange(answer) => Failure::NotGit { url, answer },
+            Trouble::Said(words) => Failure::Remote { url, remote_said: self.shown.hide(words) },
+            Trouble::Strange(words) => Failure::NotGit { url, answer: self.shown.hide(words) },
         }
     }
 

@@ -93,7 +93,7 @@ pub struct Remote {
     pub plain: bool,
 }
 
-/// How long the steps of a fetch may take.
+/// How long the steps of a fetch, and what goes before it, may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Until the connection stands, name look-up and TLS included.
@@ -102,6 +102,8 @@ pub struct Limits {
     pub read: Duration,
     /// All of it, retries and waiting between them included.
     pub total: Duration,
+    /// A program that is asked for a secret.
+    pub command: Duration,
     /// Before the second try; three times as long before the third. Made uneven by half.
     pub pause: Duration,
 }
@@ -112,6 +114,7 @@ impl Default for Limits {
             connect: Duration::from_secs(15),
             read: Duration::from_secs(60),
             total: Duration::from_secs(600),
+            command: Duration::from_secs(30),
             pause: Duration::from_secs(1),
         }
     }

@@ -152,19 +152,23 @@ fn a_clock_that_is_off_is_told_and_the_servers_is_used() {
 
 #[test]
 fn an_app_that_is_not_installed_there_says_what_to_do() {
-    let mut bed = Bed::new(&["one"]);
-    bed.manifest(&client(), 2);
-    bed.host
-        .deploy()
-        .code(3)
-        .says(&format!("the GitHub App `{CLIENT}` is not installed on `acme/two`"))
-        .says("an owner of `acme` installs the App");
-    // The other got a token, for itself alone.
-    let asked = bed.github.asked();
-    let alone = "\"repositories\":[\"one\"]";
-    assert!(asked.iter().any(|asked| asked.contains(alone)), "{asked:?}");
-    assert_eq!(bed.host.installed("one"), "");
-    bed.assert_nowhere();
+    // One after the other: the installation is known when the second wants its token.
+    for jobs in ["1", "4"] {
+        let mut bed = Bed::new(&["one"]);
+        bed.manifest(&client(), 2);
+        bed.host
+            .run(&["deploy", "--jobs", jobs])
+            .code(3)
+            .says(&format!("the GitHub App `{CLIENT}` is not installed on `acme/two`"))
+            .says("an owner of `acme` installs the App");
+        // The other got a token, for itself alone; and nobody asks for one for all.
+        let asked = bed.github.asked();
+        let tokens = || asked.iter().filter(|asked| asked.contains("access_tokens"));
+        assert!(tokens().any(|asked| asked.contains("\"repositories\":[\"one\"]")), "{asked:?}");
+        assert!(tokens().all(|asked| asked.contains("\"repositories\"")), "{asked:?}");
+        assert_eq!(bed.host.installed("one"), "");
+        bed.assert_nowhere();
+    }
 }
 
 #[test]
@@ -235,7 +239,7 @@ fn the_proof_goes_to_no_other_host_and_what_passes_is_tried_again() {
     let there = other.url_at("localhost", "");
     bed.github.git().inject(Fault::redirect(307, &there).on("/api/v3").times(1));
     bed.manifest(&client(), 1);
-    bed.host.deploy().code(3).says("redirects to").says("cannot be asked for a token");
+    bed.host.deploy().code(3).says("redirects to").says("correct `api_url`");
     assert_eq!(other.connections(), 0);
     assert_eq!(bed.github.proofs().len(), 0);
     // On the same host it is followed, as for a repository that was renamed.
@@ -244,7 +248,10 @@ fn the_proof_goes_to_no_other_host_and_what_passes_is_tried_again() {
     bed.github.serve_on(git, "/moved/api/v3");
     git.inject(Fault::redirect(301, "/moved").on("/repos/").times(1));
     git.inject(Fault::status(503).on("access_tokens").times(1));
-    bed.host.deploy().ok().says("answers with HTTP status 503; trying again");
+    // GitHub's way to say that there were too many requests in a short time.
+    git.inject(Fault::status(403).header("Retry-After", "1").on("/installation").times(1));
+    let ran = bed.host.deploy().ok().says("answers with HTTP status 503; trying again");
+    drop(ran.says("answers with HTTP status 403; trying again"));
     assert_eq!(bed.host.installed("one"), "v1");
     bed.assert_nowhere();
 }

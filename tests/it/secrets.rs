@@ -145,6 +145,37 @@ fn a_given_token_goes_to_the_hosts_of_github_sources_only() {
     estate.host.assert_nowhere(&[&token, &codedeploy]);
 }
 
+/// Servers, portals and proxies that repeat what they were sent.
+#[test]
+fn what_a_server_repeats_is_not_passed_on() {
+    let estate = Estate::new(TestHost::new());
+    let releases = estate.release_all("v1");
+    estate.want(&releases);
+    let token = &estate.token;
+    let coded = openssl::base64::encode_block(format!("x-access-token:{token}").as_bytes());
+    // As it stands in an answer that is cut after 200 characters.
+    let late = format!("{}{coded}", "x".repeat(180));
+    for (fault, words) in [
+        (Fault::page(&format!("<title>you sent Basic {coded}</title>")), "you sent Basic [secret]"),
+        (Fault::page(&format!("<title>{late}</title>")), "x[secret]"),
+        (Fault::babble(&format!("no such user: {token}!")), "no such user: [secret]!"),
+        (
+            Fault::redirect(302, &format!("https://elsewhere.example/{token}/info/refs")),
+            "elsewhere.example/[secret]/info/refs",
+        ),
+    ] {
+        estate.https.inject(fault);
+        for (args, code) in
+            [(&["deploy", "-d"][..], 3), (&["deploy", "--json"], 3), (&["doctor"], 11)]
+        {
+            estate.host.run(args).code(code).says(words);
+        }
+        estate.https.repair();
+    }
+    estate.host.assert_nowhere(&[token, &coded[..20]]);
+    estate.host.deploy().ok();
+}
+
 #[test]
 fn a_credential_in_a_url_is_refused_and_not_repeated() {
     let host = TestHost::new();

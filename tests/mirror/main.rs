@@ -69,6 +69,7 @@ fn remote(url: RepoUrl) -> Remote {
             connect: Duration::from_secs(10),
             read: Duration::from_secs(10),
             total: Duration::from_secs(30),
+            command: Duration::from_secs(30),
             pause: Duration::from_millis(10),
         },
         interrupt: Interrupt::new(),

@@ -13,6 +13,7 @@ const LIMITS: Limits = Limits {
     connect: Duration::from_secs(10),
     read: Duration::from_secs(15),
     total: Duration::from_secs(30),
+    command: Duration::from_secs(15),
     pause: Duration::ZERO,
 };
 pub(super) const NO_TIME: &str = "no time was left for it";

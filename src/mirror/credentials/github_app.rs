@@ -17,7 +17,7 @@ use ureq::http::Method;
 use super::{World, jwt, read_secret};
 use crate::domain::{RepoUrl, Secret};
 use crate::hosts::GithubApp;
-use crate::mirror::failure::{Failure, harmless};
+use crate::mirror::failure::Failure;
 use crate::mirror::http::Http;
 use crate::mirror::http::api::Answer;
 use crate::mirror::watch::Watch;
@@ -114,6 +114,9 @@ impl Error {
             }
             Self::NotGithub { .. } => {
                 "correct the source, or give this host another kind of `auth`".into()
+            }
+            Self::Api { source, .. } if matches!(**source, Failure::Redirected { .. }) => {
+                "correct `api_url`; what proves the App is never sent to another host".into()
             }
             Self::Api { source, .. } => return source.hint(),
             Self::Unknown { clock, .. } if clock.abs() > CLOCK => {
@@ -297,11 +300,6 @@ struct Granted {
     expires_at: String,
 }
 
-#[derive(Deserialize)]
-struct Message {
-    message: String,
-}
-
 /// One token being asked for.
 struct Asking<'a> {
     account: &'a Account,
@@ -336,7 +334,9 @@ impl Asking<'_> {
             Ok(token) => return Ok(token),
             Err(refused) => refused,
         };
-        // Perhaps it has another name now, by which git still finds it.
+        // What the App was not given may have no token for all else. Perhaps the repository has
+        // another name now, by which it is still found.
+        self.installed(state, &key, &self.of_repository(), self.repository())?;
         match self.ask(state, &key, id, None)? {
             Ok(token) => {
                 (self.world.warn)(format!(
@@ -364,16 +364,35 @@ impl Asking<'_> {
 
     /// The installation on the account that was given, else the one for the repository.
     fn installation(&self, state: &mut State, key: &jwt::Key) -> Result<u64, super::Error> {
-        let app = || self.account.app.id.clone();
-        let (places, on) = if let Some(owner) = &self.account.app.owner {
+        if let Some(owner) = &self.account.app.owner {
             let kinds = ["orgs", "users"].map(|kind| format!("{kind}/{owner}/installation"));
-            (kinds.to_vec(), owner.clone())
+            self.installed(state, key, &kinds, owner.clone())
         } else {
-            let on = format!("{}/{}", self.account.owner, self.name);
-            (vec![format!("repos/{on}/installation")], on)
-        };
+            self.installed(state, key, &self.of_repository(), self.repository())
+        }
+    }
+
+    /// The repository as GitHub names it.
+    fn repository(&self) -> String {
+        format!("{}/{}", self.account.owner, self.name)
+    }
+
+    /// Where its installation is looked up.
+    fn of_repository(&self) -> [String; 1] {
+        [format!("repos/{}/installation", self.repository())]
+    }
+
+    /// The installation in the first of these places that has one.
+    fn installed(
+        &self,
+        state: &mut State,
+        key: &jwt::Key,
+        places: &[String],
+        on: String,
+    ) -> Result<u64, super::Error> {
+        let app = || self.account.app.id.clone();
         for place in places {
-            let url = self.url(&place)?;
+            let url = self.url(place)?;
             let answer = self.call(state, key, &Method::GET, &url, None)?;
             match answer.status {
                 200 => {
@@ -384,7 +403,7 @@ impl Asking<'_> {
                     return Ok(found.id);
                 }
                 404 => {}
-                status => return Err(Error::Status { url, status, said: said(&answer) }.into()),
+                status => return Err(Error::Status { url, status, said: answer.said() }.into()),
             }
         }
         Err(Error::NotInstalled { app: app(), on }.into())
@@ -409,13 +428,13 @@ impl Asking<'_> {
         let app = || self.account.app.id.clone();
         match answer.status {
             201 => {}
-            422 => return Ok(Err(said(&answer))),
+            422 => return Ok(Err(answer.said())),
             404 => return Err(Error::NoInstallation { app: app(), id }.into()),
-            403 if said(&answer).contains("suspended") => {
+            403 if answer.said().contains("suspended") => {
                 let on = self.account.app.owner.as_ref().unwrap_or(&self.account.owner).clone();
                 return Err(Error::Suspended { app: app(), on }.into());
             }
-            status => return Err(Error::Status { url, status, said: said(&answer) }.into()),
+            status => return Err(Error::Status { url, status, said: answer.said() }.into()),
         }
         let granted: Granted = read(&url, &answer)?;
         let now = answer.date.map_or_else(|| unix_now() + state.clock, jiff::Timestamp::as_second);
@@ -452,7 +471,7 @@ impl Asking<'_> {
         let unknown = |answer: &Answer, clock: i64| Error::Unknown {
             api: self.account.api.clone(),
             app: self.account.app.id.clone(),
-            said: said(answer),
+            said: answer.said(),
             clock,
         };
         if (seen - state.clock).abs() <= CLOCK {
@@ -541,13 +560,6 @@ fn read<T: serde::de::DeserializeOwned>(url: &RepoUrl, answer: &Answer) -> Resul
         url: url.clone(),
         answer: format!("{:?} error in its JSON", error.classify()).to_lowercase(),
     })
-}
-
-/// The API's own words.
-fn said(answer: &Answer) -> String {
-    let message = serde_json::from_slice::<Message>(&answer.body);
-    let words = message.map_or_else(|_| answer.body.clone(), |found| found.message.into_bytes());
-    harmless(&words)
 }
 
 fn unix_now() -> i64 {

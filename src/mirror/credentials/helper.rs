@@ -10,9 +10,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Error, LONGEST, World, command};
+use super::command::{Problem, command, output};
+use super::{Error, World};
 use crate::domain::{RepoUrl, Secret};
-use crate::process::{self, Outcome, Stream};
+use crate::process::Stream;
 
 /// What the helpers of a run answered.
 #[derive(Debug, Default)]
@@ -154,9 +155,8 @@ enum Got {
 }
 
 fn get(words: &[String], asked: &str, world: &World<'_>) -> Result<Got, Error> {
-    let output = run(words, "get", asked, world)?;
+    let text = run(words, "get", asked, world)?;
     let failed = |how: &str| Error::Helper { program: name(words), how: how.to_owned() };
-    let text = String::from_utf8(output).map_err(|_| failed("printed what is not UTF-8"))?;
     let mut answer = Answer {
         username: None,
         password: Secret::new(String::new()),
@@ -195,27 +195,17 @@ fn get(words: &[String], asked: &str, world: &World<'_>) -> Result<Got, Error> {
 }
 
 /// Runs the helper; what it prints is never shown.
-fn run(words: &[String], action: &str, input: &str, world: &World<'_>) -> Result<Vec<u8>, Error> {
+fn run(words: &[String], action: &str, input: &str, world: &World<'_>) -> Result<String, Error> {
     let name = name(words);
-    let mut output = Vec::new();
     let command = command(&program(&name, world), world)
         .args(words.iter().skip(1))
         .arg(action)
         .env("GIT_TERMINAL_PROMPT", "0")
         .stdin_bytes(format!("{input}\n"));
-    let finished = command.run(world.interrupt, &mut |line| {
-        if line.stream == Stream::Stdout && output.len() <= LONGEST {
-            output.extend_from_slice(line.bytes);
-            if !line.continues {
-                output.push(b'\n');
-            }
-        }
-    });
-    match finished.outcome {
-        Outcome::Interrupted(signal) => Err(Error::Interrupted(signal)),
-        _ if finished.success() => Ok(output),
-        _ => Err(Error::Helper { program: name, how: process::describe_exit(&finished) }),
-    }
+    output(command, world).map_err(|problem| match problem {
+        Problem::Interrupted(signal) => Error::Interrupted(signal),
+        Problem::Failed(how) => Error::Helper { program: name, how },
+    })
 }
 
 /// Git's own helpers are not in `PATH` but where git keeps its parts.

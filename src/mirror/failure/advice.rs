@@ -52,7 +52,7 @@ impl Failure {
             }
             Self::Proxy(refusal) => refusal.hint(),
             Self::ProxyUnusable { .. } => "`proxy: none` for this host goes without it".into(),
-            Self::Timeout { step: Step::Total, .. } => "check the network; raise the host's total time limit for a very large repository".into(),
+            Self::Timeout { step: Step::Total, .. } => "check the network and the server: a fetch has 10 minutes, unless the deadline leaves less".into(),
             Self::Timeout { .. } | Self::Broken { .. } => "check the network and the server's health".into(),
             Self::Status { after: Some(wait), .. } if !wait.is_zero() => {
                 format!("it asks to wait {} s: run again then", wait.as_secs())

@@ -53,6 +53,9 @@ fn only_what_may_pass_is_tried_again() {
     let after = Some(Duration::from_secs(7));
     let limited = Failure::Status { url: url(), status: 429, after };
     assert_eq!(limited.retry(), Retry::Later { after });
+    // Only with a wish is it one to wait.
+    let limited = |after| Failure::Status { url: url(), status: 403, after }.retry();
+    assert_eq!((limited(after), limited(None)), (Retry::Later { after }, Retry::Never));
     let asked_with = "the token in `T`".to_owned();
     let denied = Failure::Denied { url: url(), asked_with, remote_said: None };
     assert_eq!(denied.retry(), Retry::Never);

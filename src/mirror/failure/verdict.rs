@@ -37,7 +37,10 @@ impl Failure {
             Self::Unreachable { .. }
             | Self::Broken { .. }
             | Self::Timeout { step: Step::Connect | Step::Read, .. } => soon,
-            Self::Status { status: 429 | 500..=599, after, .. } => Retry::Later { after: *after },
+            Self::Status { status: 429 | 500..=599, after, .. }
+            | Self::Status { status: 403, after: after @ Some(_), .. } => {
+                Retry::Later { after: *after }
+            }
             Self::Status { .. }
             | Self::Timeout { step: Step::Total, .. }
             | Self::CommitNotFound { .. }

@@ -2,24 +2,42 @@
 
 use std::io::Read as _;
 
+use serde::Deserialize;
 use ureq::Body;
 use ureq::http::{self, Method, Response, StatusCode, header};
 
-use super::{Http, REDIRECTS};
+use super::{Http, REDIRECTS, Shown};
 use crate::domain::Secret;
-use crate::mirror::failure::Failure;
+use crate::mirror::failure::{Failure, harmless};
 
 /// More than any answer that is of use has.
 const LONGEST: u64 = 1 << 20;
 
 /// An answer of the API, whether it is good news or not.
 pub(in crate::mirror) struct Answer {
-    /// The HTTP status; never one that may pass by itself (429, 5xx).
+    /// The HTTP status; never one that may pass by itself (429, 5xx, 403 with
+    /// a wish to wait).
     pub(in crate::mirror) status: u16,
     /// What the server's clock said.
     pub(in crate::mirror) date: Option<jiff::Timestamp>,
     /// What it sent.
     pub(in crate::mirror) body: Vec<u8>,
+    /// What it was shown.
+    shown: Shown,
+}
+
+impl Answer {
+    /// Its own words: the message of its JSON, else the beginning.
+    pub(in crate::mirror) fn said(&self) -> String {
+        let message = serde_json::from_slice::<Message>(&self.body);
+        let words = message.map_or_else(|_| self.body.clone(), |found| found.message.into_bytes());
+        self.shown.hide(harmless(&words))
+    }
+}
+
+#[derive(Deserialize)]
+struct Message {
+    message: String,
 }
 
 impl Http<'_> {
@@ -42,6 +60,7 @@ impl Http<'_> {
             .map_err(|_| unusable())?;
         proof.set_sensitive(true);
         self.authorization = Some(proof);
+        self.shown.add(bearer.expose());
         let mut url = self.base.clone();
         for _ in 0..=REDIRECTS {
             let mut request = http::Request::builder()
@@ -60,14 +79,17 @@ impl Http<'_> {
                 url = self.same_host(&response)?;
                 continue;
             }
-            if status.as_u16() == 429 || status.is_server_error() {
-                let after = super::retry_after(&response);
+            let after = super::retry_after(&response);
+            // GitHub's secondary limits answer with either.
+            let limited = status == StatusCode::TOO_MANY_REQUESTS
+                || (status == StatusCode::FORBIDDEN && after.is_some());
+            if limited || status.is_server_error() {
                 let url = self.remote.url.clone();
                 return Err(Failure::Status { url, status: status.as_u16(), after });
             }
             return self.read(response);
         }
-        Err(Failure::Redirected { url: self.remote.url.clone(), to: super::without_secrets(&url) })
+        Err(self.redirected(&url))
     }
 
     /// Where a redirect leads to, if that is on this host.
@@ -75,10 +97,7 @@ impl Http<'_> {
         let target = self.target(response);
         match self.path_here(&target) {
             Some(path) => Ok(format!("https://{}/{path}", self.authority)),
-            None => Err(Failure::Redirected {
-                url: self.remote.url.clone(),
-                to: super::without_secrets(&target),
-            }),
+            None => Err(self.redirected(&target)),
         }
     }
 
@@ -92,6 +111,7 @@ impl Http<'_> {
             .take(LONGEST)
             .read_to_end(&mut body)
             .map_err(|error| self.network(super::tls::io_or_ureq(error)))?;
-        Ok(Answer { status, date: date.map(|zoned| zoned.timestamp()), body })
+        let date = date.map(|zoned| zoned.timestamp());
+        Ok(Answer { status, date, body, shown: self.shown.clone() })
     }
 }
