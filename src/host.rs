@@ -53,6 +53,8 @@ pub struct Run<'a> {
     pub offline: bool,
     /// When it has to be over.
     pub deadline: Option<Instant>,
+    /// Bytes that have to be free after it.
+    pub min_free_space: u64,
     /// The hook around this run.
     pub hook: Option<&'a Hook>,
     /// The agent's configuration file, if one was named.
@@ -124,7 +126,7 @@ impl<'a> LiveHost<'a> {
     /// Whether there is room for what will be written: codedeploy-local keeps a copy of each
     /// bundle and installs it.
     fn room(&self) -> Result<(), Failure> {
-        let mut needs = Needs::default();
+        let mut needs = Needs::sparing(self.run.min_free_space);
         needs.records(self.run.cache);
         needs.records(self.run.state);
         let root = deployment_root(self.run.agent_configuration_file, self.run.state);

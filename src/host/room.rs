@@ -29,9 +29,16 @@ impl Need {
 pub(super) struct Needs {
     /// By device: one of the places, one that exists, and what is needed there.
     by_device: BTreeMap<u64, (PathBuf, PathBuf, Need)>,
+    /// Bytes that have to be free afterwards, on each of them.
+    spare: u64,
 }
 
 impl Needs {
+    /// So many bytes have to be free afterwards.
+    pub(super) fn sparing(spare: u64) -> Self {
+        Self { spare, ..Self::default() }
+    }
+
     /// The records of a run in this directory.
     pub(super) fn records(&mut self, place: &Path) {
         self.add(place, RECORDS);
@@ -57,8 +64,13 @@ impl Needs {
             let free = about.blocks_available().saturating_mul(about.fragment_size());
             let megabytes =
                 |bytes: u64| format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10);
-            let short = if free < need.bytes {
-                format!("room for {}, and {} are free", megabytes(need.bytes), megabytes(free))
+            let spare = match self.spare {
+                0 => String::new(),
+                spare => format!(" besides the {} of `min_free_space`", megabytes(spare)),
+            };
+            let short = if free < need.bytes.saturating_add(self.spare) {
+                let (needed, free) = (megabytes(need.bytes), megabytes(free));
+                format!("room for {needed}{spare}, and {free} are free")
             } else if about.files() > 0 && about.files_available() < need.files {
                 format!(
                     "room for {} files, and {} inodes are free",

@@ -53,6 +53,7 @@ pub fn fetch(
         hidden: hidden(&settings.environment, &hosts, &manifest.report),
         offline: false,
         deadline: None,
+        min_free_space: manifest.limits.min_free_space.unwrap_or(0),
         hook: settings.hook.as_ref(),
         agent_configuration_file: settings.agent_configuration_file.as_deref(),
         state: &settings.state_dir,

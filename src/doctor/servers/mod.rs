@@ -64,6 +64,7 @@ pub(super) fn sections(patient: &Patient<'_>, manifest: &Manifest, apps: &[&App]
     let probe = || Err(Failure::new(ExitCode::Unexpected, "nothing is deployed here"));
     let run = Run {
         deadline: None,
+        min_free_space: 0,
         id: "",
         cache: &settings.cache_dir,
         hosts: &hosts,
