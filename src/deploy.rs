@@ -23,10 +23,12 @@ use crate::manifest::Manifest;
 use crate::manifest::reporting::Reporting;
 use crate::mirror::credentials::Kept;
 use crate::plan::{Action, Plan, Recorded, Selection, SkipReason, Wanted};
+use crate::preview;
 use crate::process::{self, Interrupt};
 use crate::report::console::{Console, Place};
 use crate::report::human::{self, Paint};
 use crate::report::log::Log;
+use crate::report::preview::{Preview, Previews};
 use crate::report::{self, JSON_VERSION, RunReport};
 use crate::rollback::{self, Target};
 use crate::rollout::rollout;
@@ -401,10 +403,11 @@ pub fn plan(
     let changes = plan.deployments().count();
     let mut warnings: Vec<String> = trouble.into_iter().collect();
     warnings.extend(console.warnings());
+    let previews = preview::of(&plan, &settings.cache_dir);
     let code = if args.exit_code && changes > 0 { ExitCode::Changes } else { ExitCode::Ok };
     let paint = Paint(settings.voice.color);
     let stdout = if settings.voice.json {
-        json(&PlanReport::new(&plan, changes, &found, &manifest.warnings, warnings))
+        json(&PlanReport::new(&plan, changes, &found, &manifest.warnings, warnings, previews))
     } else {
         let mut noise: String =
             manifest.warnings.iter().map(|finding| human::diagnostic(finding, paint)).collect();
@@ -412,7 +415,7 @@ pub fn plan(
             noise += &format!("{} {warning}\n", paint.yellow("warning:"));
         }
         eprint(&noise);
-        human::plan(&plan, Some(&found.describe()), paint)
+        human::plan(&plan, &previews, Some(&found.describe()), paint)
     };
     Ok(Answer { stdout, code })
 }
@@ -441,6 +444,8 @@ struct PlannedApp<'a> {
     needs: &'a [AppName],
     /// What is asked after it was deployed.
     checks: Vec<String>,
+    /// What is known of it, if it would be deployed.
+    preview: Option<Preview>,
 }
 
 impl<'a> PlanReport<'a> {
@@ -450,6 +455,7 @@ impl<'a> PlanReport<'a> {
         tool: &Found,
         diagnostics: &'a [Diagnostic],
         warnings: Vec<String>,
+        mut previews: Previews,
     ) -> Self {
         let apps = plan
             .steps
@@ -464,6 +470,7 @@ impl<'a> PlanReport<'a> {
                 on_failure: step.on_failure,
                 needs: &step.app.needs,
                 checks: step.app.checks.iter().map(|check| check.probe.to_string()).collect(),
+                preview: previews.remove(&step.app.name),
             })
             .collect();
         Self {

@@ -28,7 +28,7 @@
 //! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`checks`], [`verify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
-//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`rollback`], [`upkeep`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
+//! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`preview`], [`rollback`], [`upkeep`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
 #![warn(missing_docs)]
 
 pub mod announce;
@@ -54,6 +54,7 @@ pub mod manifest;
 pub mod mirror;
 pub mod notify;
 pub mod plan;
+pub mod preview;
 pub mod process;
 pub mod report;
 pub mod rollback;

@@ -35,6 +35,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
             "deploy",
             "rollback",
             "upkeep",
+            "preview",
             "announce",
             "inspect",
             "doctor",

@@ -7,7 +7,7 @@ use fs_err as fs;
 
 use super::{MOST_APPSPEC, Tool, root, shown};
 use crate::domain::App;
-use crate::engine::appspec::{self, AppSpec, FileExists, PREVIOUS_REVISION_EVENTS};
+use crate::engine::appspec::{self, DEFAULT_EVENTS, FileExists, Hook, PREVIOUS_REVISION_EVENTS};
 use crate::engine::install::{self, Installed, Request};
 use crate::error::{ExitCode, Failure};
 use crate::mirror::Worktree;
@@ -60,19 +60,28 @@ pub fn contents(app: &App, worktree: &Worktree) -> Result<Contents, Failure> {
         Some(behavior) => behavior == FileExists::Retain,
         None => app.file_exists == crate::domain::FileExists::Retain,
     };
-    Ok(Contents { files, scripts: scripts(app, &spec), retains })
+    Ok(Contents { files, scripts: scripts(app, &spec.hooks, Moment::Now), retains })
 }
 
-/// The scripts of an appspec that an app's deployment runs, in the order of the text.
-fn scripts(app: &App, spec: &AppSpec) -> Vec<String> {
-    let runs = |event: &str| {
-        !PREVIOUS_REVISION_EVENTS.contains(&event)
+/// When a revision's scripts run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// When it is deployed.
+    Now,
+    /// When the next one is.
+    Next,
+}
+
+/// The scripts among an appspec's hooks that run at that moment, as `Event script`, in the
+/// order in which the events come.
+pub fn scripts(app: &App, hooks: &[Hook], moment: Moment) -> Vec<String> {
+    let runs = |event: &&str| {
+        PREVIOUS_REVISION_EVENTS.contains(event) == (moment == Moment::Next)
             && !app.skip_events.iter().any(|skipped| skipped == event)
     };
-    let hooks = spec.hooks.iter().filter(|hook| runs(&hook.event));
-    hooks
-        .flat_map(|hook| {
-            hook.scripts.iter().map(|script| format!("{} {}", hook.event, script.location))
-        })
-        .collect()
+    let of_event = |event: &'static str| {
+        let scripts = appspec::scripts(hooks, event).iter();
+        scripts.map(move |script| format!("{event} {}", script.location))
+    };
+    DEFAULT_EVENTS.into_iter().filter(runs).flat_map(of_event).collect()
 }

@@ -29,7 +29,7 @@ use crate::engine::appspec::{self, AppSpec, DEFAULT_EVENTS};
 use crate::error::{ExitCode, Failure};
 use crate::mirror::Worktree;
 
-pub use contents::{Contents, contents};
+pub use contents::{Contents, Moment, contents, scripts};
 
 use links::{Kind, Leads};
 

@@ -1,5 +1,6 @@
 //! For people at a terminal or reading a pipe.
 
+use super::preview::{Preview, Previews};
 use super::{AppEnd, RunReport, seconds, tame};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::domain::{AppName, OnFailure};
@@ -97,7 +98,7 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// What a plan will do, a line for each app.
-pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
+pub fn plan(plan: &Plan, previews: &Previews, tool: Option<&str>, paint: Paint) -> String {
     let width = plan.steps.iter().map(|step| step.app.name.as_str().len()).max().unwrap_or(0);
     let mut text = String::new();
     for step in &plan.steps {
@@ -124,6 +125,9 @@ pub fn plan(plan: &Plan, tool: Option<&str>, paint: Paint) -> String {
             }
         };
         text += &format!("{:width$}  {what}\n", step.app.name.as_str());
+        for line in previews.get(&step.app.name).into_iter().flat_map(Preview::lines) {
+            text += &format!("{:width$}    {}\n", "", tame(&line, WIDTH));
+        }
     }
     let changes = plan.deployments().count();
     text += &match changes {

@@ -7,6 +7,7 @@ pub mod hook;
 pub mod human;
 pub mod log;
 pub mod metrics;
+pub mod preview;
 
 use std::path::PathBuf;
 

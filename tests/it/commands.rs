@@ -1,6 +1,9 @@
 //! The commands that only look, and what they print.
 
+use serde_json::{Value, json};
+
 use crate::estate::Estate;
+use crate::support::app::EVENTS;
 use crate::support::host::TestHost;
 
 #[test]
@@ -28,6 +31,70 @@ fn plan_says_what_deploy_will_do_and_changes_nothing() {
     assert_eq!(plan["apps"][1]["from"], one[1].as_str());
     assert_eq!(plan["apps"][0]["action"], "keep");
     estate.assert_deployed(&one);
+}
+
+#[test]
+fn plan_tells_what_would_come_and_what_would_run_as_far_as_the_mirror_knows() {
+    let estate = Estate::new(TestHost::new());
+    let mut wanted = estate.release_all("v1");
+    estate.deploy(&wanted).ok();
+    let one = wanted[1].clone();
+    let between = estate.upstream("api").commit(&[("b", "b")]);
+    wanted[1] = estate.release("api", "v2");
+    estate.want(&wanted);
+    let preview = |args: &[&str]| {
+        let plan = estate.host.run(&[&["plan", "--json"], args].concat()).ok().json();
+        assert!(plan["apps"][0]["preview"].is_null(), "what is current is not looked at: {plan}");
+        plan["apps"][1]["preview"].clone()
+    };
+    estate.https.forget();
+    let unknown = preview(&[]);
+    assert_eq!(estate.https.requests().len(), 0, "plan makes no connection");
+    assert_eq!((&unknown["commits"], &unknown["scripts"]), (&json!([]), &Value::Null));
+    estate.host.run(&["plan"]).ok().stdout_has("not in the mirror yet");
+
+    estate.host.run(&["fetch"]).ok();
+    let ids = |preview: &Value| -> Vec<String> {
+        let commits = preview["commits"].as_array().expect("a list").iter();
+        commits.map(|commit| commit["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let alone = preview(&[]);
+    assert_eq!((ids(&alone), &alone["commit_count"]), (vec![wanted[1].clone()], &Value::Null));
+    assert_eq!(alone["scripts"], json!(EVENTS.map(|event| format!("{event} scripts/hook.sh"))));
+
+    // Somebody brought the history in.
+    let upstream = estate.upstream("api").dir().display().to_string();
+    let refs = "main:refs/heads/mine";
+    estate.host.git("api", &["fetch", "-q", "--unshallow", &upstream, refs]);
+    let forth = preview(&[]);
+    assert_eq!(ids(&forth), [wanted[1].clone(), between.clone()]);
+    assert_eq!((&forth["commit_count"], &forth["goes_back"]), (&2.into(), &false.into()));
+    let subject = estate.upstream("api").git(&["log", "-1", "--format=%s", &between]);
+    let text = estate.host.run(&["plan"]).ok();
+    assert!(text.stdout.contains(&format!("+ {} {subject}", &between[..7])), "{text:?}");
+    assert!(text.stdout.contains("runs ApplicationStop scripts/hook.sh, Before"), "{text:?}");
+
+    estate.https.stop();
+    estate.host.run(&["deploy", "--offline"]).ok();
+    let two = std::mem::replace(&mut wanted[1], one);
+    estate.want(&wanted);
+    let back = preview(&["--offline"]);
+    assert_eq!((ids(&back), &back["goes_back"]), (vec![two, between], &true.into()), "{back}");
+}
+
+#[test]
+fn a_deployment_leaves_as_much_room_as_is_asked_for() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let machine = estate.host.write("etc/config.yaml", "limits: {min_free_space: 9000000G}\n");
+    let args = ["deploy", "--machine-config", &machine];
+    estate.host.run(&args).code(11).says("besides the 9000000").says("`min_free_space`");
+    assert_eq!(estate.host.recorded("api", "attempted"), None);
+    assert_eq!(estate.host.deployments(), []);
+    estate.host.write("etc/config.yaml", "limits: {min_free_space: 1M}\n");
+    estate.host.run(&args).ok();
+    estate.assert_installed(["v1"; 3]);
 }
 
 #[test]
@@ -287,7 +354,7 @@ fn the_machine_file_holds_for_every_manifest() {
     let report = estate.host.start_command(command).wait().ok().json();
     assert_eq!(report["log"], log.as_str());
     let lines = std::fs::read_to_string(&log).expect("the log");
-    let last: serde_json::Value =
+    let last: Value =
         serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
     assert_eq!(last["multideployer.run"], report["run"]);
 
