@@ -414,7 +414,8 @@ impl From<Trouble> for Failure {
 
 impl From<credentials::Error> for Failure {
     fn from(error: credentials::Error) -> Self {
-        let plain = Self::from_error(ExitCode::Fetch, &error);
+        let code = error.signal().map_or(ExitCode::Fetch, ExitCode::of_signal);
+        let plain = Self::from_error(code, &error);
         match error.hint() {
             Some(hint) => plain.hint(hint),
             None => plain,

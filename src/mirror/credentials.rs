@@ -138,6 +138,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// The signal that ended it, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        if let Self::Shared(error) = self {
+            error.signal()
+        } else if let Self::Interrupted(signal) = self {
+            Some(*signal)
+        } else {
+            None
+        }
+    }
+
     /// What to do next.
     pub fn hint(&self) -> Option<String> {
         Some(match self {

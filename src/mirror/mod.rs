@@ -19,6 +19,7 @@ mod http;
 mod library;
 mod local;
 mod names;
+pub mod offer;
 mod origin;
 mod pack;
 mod packed;

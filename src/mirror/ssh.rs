@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ssh2::{Channel, ErrorCode, MethodType, Session};
 
@@ -17,7 +17,7 @@ use super::signer::Signer;
 use super::trust::KnownHosts;
 use super::watch::Watch;
 use super::wire::{fingerprint, kind_of};
-use super::{Progress, Remote, asked_with, dial};
+use super::{Progress, Remote, asked_with, dial, offer};
 use crate::domain::RepoUrl;
 
 // libssh2's codes, which have no names in its binding.
@@ -62,7 +62,7 @@ impl<'a> Ssh<'a> {
             progress(Progress::Warning(warning.clone()));
         }
         let session = trusted_session(remote, &address, watch, &known)?;
-        log_in(remote, &address, watch, &session)?;
+        log_in(remote, &address, watch, &session).map_err(|failure| connecting(watch, failure))?;
         let failed = |error| explain(remote, watch, &error);
         session.set_timeout(milliseconds(watch.read_limit()));
         let mut channel = session.channel_session().map_err(failed)?;
@@ -156,9 +156,10 @@ fn trusted_session(
             Ok(session) => session,
             // Nothing in common but what was refused already.
             Err(Attempt::NoCommonMethod(_)) if verdict.is_some() => break,
-            Err(Attempt::NoCommonMethod(failure) | Attempt::Failed(failure)) => {
-                return Err(failure);
+            Err(Attempt::NoCommonMethod(failure)) => {
+                return Err(no_common(remote, address, watch, &algorithms).unwrap_or(failure));
             }
+            Err(Attempt::Failed(failure)) => return Err(failure),
         };
         let key = session.host_key().map(|(key, _)| key.to_vec()).unwrap_or_default();
         match known.judge(address.host, address.port, &key) {
@@ -203,10 +204,7 @@ fn session(
         .map_err(Attempt::Failed)?;
     let failed = |error: ssh2::Error| {
         let none = matches!(error.code(), ErrorCode::Session(KEY_EXCHANGE | METHOD_NONE));
-        let failure = match explain(remote, watch, &error) {
-            Failure::Timeout { step: Step::Read, .. } => watch.timeout(Step::Connect),
-            failure => failure,
-        };
+        let failure = connecting(watch, explain(remote, watch, &error));
         if none { Attempt::NoCommonMethod(failure) } else { Attempt::Failed(failure) }
     };
     let mut session = Session::new().map_err(failed)?;
@@ -215,6 +213,20 @@ fn session(
     session.method_pref(MethodType::HostKey, algorithms).map_err(failed)?;
     session.handshake().map_err(failed)?;
     Ok(session)
+}
+
+/// Why nothing could be agreed on, if it was that: the server is asked once more.
+fn no_common(
+    remote: &Remote,
+    address: &Address<'_>,
+    watch: &Watch,
+    algorithms: &[&str],
+) -> Option<Failure> {
+    let until = Instant::now() + watch.connect_limit();
+    let stream = dial::connect(address.host, address.port, remote.proxy.as_ref(), watch).ok()?;
+    let _guard = watch.connecting(&stream, until);
+    let mismatch = Box::new(offer::mismatch(stream, algorithms)?);
+    Some(Failure::NoCommonAlgorithm { url: remote.url.clone(), mismatch })
 }
 
 /// Offers the credential, once.
@@ -256,7 +268,8 @@ struct Login<'a> {
 impl Login<'_> {
     fn with_key(&self, key: &PrivateKey) -> Result<(), Failure> {
         let text = key.text().expose();
-        match self.session.userauth_pubkey_memory(self.user, None, text, None) {
+        let offer = || self.session.userauth_pubkey_memory(self.user, None, text, None);
+        match self.with_either_hash(&key.kind(), offer) {
             Ok(()) => Ok(()),
             Err(error) if refused(&error) => Err(self.denied(&[key.shown()], None)),
             Err(error) => Err(explain(self.remote, self.watch, &error)),
@@ -279,7 +292,8 @@ impl Login<'_> {
         for key in keys.iter().take(agent::OFFERED) {
             self.watch.check()?;
             let mut signer = Signer { agent: &mut agent, key, problem: None };
-            let result = signer.log_in(self.session, self.user);
+            let kind = kind_of(&key.blob).unwrap_or_default();
+            let result = self.with_either_hash(&kind, || signer.log_in(self.session, self.user));
             if let Some(problem) = signer.problem {
                 return Err(unusable(problem));
             }
@@ -299,6 +313,25 @@ impl Login<'_> {
         Err(self.denied(&offered, note.as_deref()))
     }
 
+    /// Offers a key; one of RSA with the other hash too if it is refused. Servers that take only
+    /// one of them may say that they know both, and then libssh2 picks the longer one.
+    fn with_either_hash(
+        &self,
+        kind: &str,
+        mut offer: impl FnMut() -> Result<(), ssh2::Error>,
+    ) -> Result<(), ssh2::Error> {
+        let prefer = |algorithms| self.session.method_pref(MethodType::SignAlgo, algorithms);
+        let first = offer();
+        let Err(refusal) = &first else { return first };
+        if kind != "ssh-rsa" || !refused(refusal) || prefer("rsa-sha2-256").is_err() {
+            return first;
+        }
+        // Had enough of them, it ends the connection, which means no more than the refusal.
+        let second = offer();
+        let _ = prefer("rsa-sha2-512,rsa-sha2-256");
+        if second.is_ok() { second } else { first }
+    }
+
     /// None of these keys is good.
     fn denied(&self, keys: &[String], note: Option<&str>) -> Failure {
         if let Some(failure) = self.watch.failure() {
@@ -311,6 +344,14 @@ impl Login<'_> {
             keys: keys.to_vec(),
             note: note.map(str::to_owned),
         }
+    }
+}
+
+/// What happens before the server runs git counts as connecting, and so does its limit.
+fn connecting(watch: &Watch, failure: Failure) -> Failure {
+    match failure {
+        Failure::Timeout { step: Step::Read, .. } => watch.timeout(Step::Connect),
+        failure => failure,
     }
 }
 

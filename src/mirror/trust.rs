@@ -158,7 +158,9 @@ impl KnownHosts {
             let line = format!("{host} {kind} {}", openssl::base64::encode_block(key));
             let consulted = self.consulted.clone();
             let (kind, fingerprint) = (kind.clone(), fingerprint.clone());
-            Box::new(HostKey { host, kind, fingerprint, consulted, known, line, note })
+            let note = note.or_else(|| (port == 122).then(|| PORT_122.into()));
+            let pinned = self.pinned();
+            Box::new(HostKey { host, kind, fingerprint, consulted, known, pinned, line, note })
         };
         if let Some(pins) = &self.pins {
             let same = |pin: &String| pin.trim_end_matches('=') == fingerprint;
@@ -188,7 +190,6 @@ impl KnownHosts {
                 line.place
             )
         });
-        let note = note.or_else(|| (port == 122).then(|| PORT_122.into()));
         Err(Failure::UnknownHostKey(describe(Vec::new(), note)))
     }
 }

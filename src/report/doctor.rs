@@ -233,7 +233,7 @@ impl DoctorReport {
                 if let Some(remedy) = &finding.remedy {
                     let indent = " ".repeat(status_width + check_width + 6);
                     let hint = paint.yellow("hint:");
-                    text += &format!("{indent}{hint} {}\n", tame(remedy, 2 * WIDTH));
+                    text += &format!("{indent}{hint} {}\n", tame(remedy, 3 * WIDTH));
                 }
             }
             text.push('\n');

@@ -15,6 +15,8 @@ const BOLD: &str = "\u{1b}[1m";
 const RESET: &str = "\u{1b}[0m";
 /// Characters of a line of somebody else's text.
 const WIDTH: usize = 400;
+/// And of a hint: the line with a long SSH host key fits.
+const HINT: usize = 1200;
 
 /// Paints, or not.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +64,7 @@ pub fn failure(failure: &Failure, app: Option<&str>, paint: Paint) -> String {
         text += &format!("  | {}\n", tame(line, WIDTH));
     }
     if let Some(hint) = &failure.hint {
-        text += &format!("  {} {}\n", paint.yellow("hint:"), tame(hint, WIDTH));
+        text += &format!("  {} {}\n", paint.yellow("hint:"), tame(hint, HINT));
     }
     text
 }
@@ -76,7 +78,7 @@ pub fn diagnostic(finding: &Diagnostic, paint: Paint) -> String {
     };
     let mut text = format!("{severity} {}\n", tame(&finding.to_string(), WIDTH));
     if let Some(hint) = &finding.hint {
-        text += &format!("  {} {}\n", paint.yellow("hint:"), tame(hint, WIDTH));
+        text += &format!("  {} {}\n", paint.yellow("hint:"), tame(hint, HINT));
     }
     text
 }

@@ -27,6 +27,7 @@ mod secrets;
 mod servers;
 mod sharing;
 mod signatures;
+mod ssh;
 mod tools;
 mod upkeep;
 mod verify;

@@ -15,7 +15,10 @@
 //! | a token with `@:/#%+` and spaces | the token of every test in `https` |
 //! | a redirect to another host, port or without TLS; in a circle | `https::redirects_on_the_same_host_only` |
 //! | 404 for what may not be read | `https::not_found_says_both_and_is_not_retried` |
-//! | keys, host keys | `ssh` |
+//! | keys over SSH | `ssh_keys`, `ssh_agent` |
+//! | host keys | `ssh_trust` |
+//! | no answer, a stall, a byte a second, a cut, over SSH | `ssh_patience` |
+//! | hardened servers | `ssh_settings` |
 //! | 429 and 5xx that pass; 4xx that do not | `https::what_may_pass_is_tried_again_and_the_rest_is_not` |
 //! | `Retry-After` that is longer than the time left | `patience::a_wish_to_wait_that_is_longer_than_the_time_that_is_left_ends_it_at_once` |
 //! | no answer, a stall in the pack, a byte a second | `https::nothing_waits_for_ever` |
@@ -44,6 +47,9 @@ mod share;
 mod ssh;
 mod ssh_agent;
 mod ssh_keys;
+mod ssh_patience;
+mod ssh_settings;
+mod ssh_trust;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! Keys over SSH from the real ssh-agent.
 
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use multideployer::hosts::{AgentKey, Auth};
@@ -11,48 +9,12 @@ use multideployer::process::Interrupt;
 use crate::ssh::{Bed, url};
 use crate::ssh_keys::resolve_with;
 use crate::support::keys::{KeyPair, Kind};
+use crate::support::ssh_agent::SshAgent;
 use crate::support::sshd::{GitSshd, Options};
-use crate::support::{isolated, wait_until};
 use crate::{fetch, text};
 
-/// A running agent; it ends when dropped.
-struct SshAgent {
-    child: Child,
-    socket: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl SshAgent {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let socket = dir.path().join("agent");
-        let child = isolated("ssh-agent")
-            .args(["-D", "-a"])
-            .arg(&socket)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("ssh-agent is installed");
-        wait_until("the agent", Duration::from_secs(10), || socket.exists());
-        Self { child, socket, _dir: dir }
-    }
-
-    fn add(&self, pair: &KeyPair, options: &[&str]) {
-        let mut add = isolated("ssh-add");
-        add.env("SSH_AUTH_SOCK", &self.socket).args(options).arg(&pair.file);
-        let added = add.output().expect("ssh-add is installed");
-        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-    }
-
-    fn auth(&self, key: Option<AgentKey>) -> Auth {
-        Auth::SshAgent { socket: Some(self.socket.clone()), key }
-    }
-}
-
-impl Drop for SshAgent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn auth(agent: &SshAgent, key: Option<AgentKey>) -> Auth {
+    Auth::SshAgent { socket: Some(agent.socket().to_owned()), key }
 }
 
 fn resolve(auth: &Auth) -> Result<credentials::Credential, credentials::Error> {
@@ -64,7 +26,7 @@ fn an_agent_signs_with_keys_of_every_kind_and_offers_the_named_one_only() {
     let mut bed = Bed::new(&Options::default());
     let dir = bed.dir.path().to_owned();
     let agent = SshAgent::start();
-    let empty = resolve(&agent.auth(None)).expect_err("no keys yet");
+    let empty = resolve(&auth(&agent, None)).expect_err("no keys yet");
     assert!(empty.to_string().contains("holds no keys"), "{empty}");
     let stranger = KeyPair::new(&dir, "stranger", Kind::Ed25519);
     agent.add(&stranger, &[]);
@@ -81,7 +43,7 @@ fn an_agent_signs_with_keys_of_every_kind_and_offers_the_named_one_only() {
             0 => AgentKey::Fingerprint(pair.fingerprint.clone()),
             _ => AgentKey::Public(pair.public.clone()),
         };
-        let credential = resolve(&agent.auth(Some(key))).expect("it is there");
+        let credential = resolve(&auth(&agent, Some(key))).expect("it is there");
         bed.remote.credential = Some(credential);
         let commit = bed.upstream.commit(&[("a", &number.to_string())]);
         fetch(&mut bed.mirror, &commit, &bed.remote)
@@ -89,7 +51,7 @@ fn an_agent_signs_with_keys_of_every_kind_and_offers_the_named_one_only() {
     }
     assert_eq!(server.refusals(), 0, "{}", server.log());
     // Without a name the stranger goes first, and that was the one try.
-    bed.remote.credential = Some(resolve(&agent.auth(None)).expect("keys"));
+    bed.remote.credential = Some(resolve(&auth(&agent, None)).expect("keys"));
     let failure = bed.failure(&"1".repeat(40));
     assert!(matches!(failure, Failure::KeyDenied { .. }), "{}", text(&failure));
     assert!(text(&failure).contains(&stranger.fingerprint), "{}", text(&failure));
@@ -100,7 +62,7 @@ fn an_agent_signs_with_keys_of_every_kind_and_offers_the_named_one_only() {
         AgentKey::Public(other.public),
         AgentKey::Comment("deploy".into()),
     ] {
-        let error = resolve(&agent.auth(Some(key))).expect_err("not there");
+        let error = resolve(&auth(&agent, Some(key))).expect_err("not there");
         let shown = error.to_string();
         assert!(shown.contains("does not hold the key"), "{shown}");
         assert!(shown.contains(&stranger.fingerprint), "{shown}");
@@ -118,7 +80,7 @@ fn an_agent_with_many_keys_is_not_tried_without_end() {
     for number in 0..7 {
         agent.add(&KeyPair::new(&dir, &format!("k{number}"), Kind::Ed25519), &[]);
     }
-    bed.remote.credential = Some(resolve(&agent.auth(None)).expect("keys"));
+    bed.remote.credential = Some(resolve(&auth(&agent, None)).expect("keys"));
     let failure = bed.failure(&"1".repeat(40));
     let Failure::KeyDenied { keys, note, .. } = &failure else { panic!("{}", text(&failure)) };
     assert_eq!(keys.len(), 5, "{}", text(&failure));
@@ -132,7 +94,7 @@ fn an_agent_that_does_not_sign_is_named() {
     let mut bed = Bed::new(&Options::default());
     let agent = SshAgent::start();
     agent.add(&bed.key, &["-c"]);
-    bed.remote.credential = Some(resolve(&agent.auth(None)).expect("a key"));
+    bed.remote.credential = Some(resolve(&auth(&agent, None)).expect("a key"));
     let started = Instant::now();
     let failure = bed.failure(&"1".repeat(40));
     let shown = text(&failure);

@@ -259,9 +259,11 @@ fn what_ssh_has_no_use_for_is_said_without_offering_it() {
 /// Servers that take RSA keys take them only with SHA-2 now, some of them with one kind only.
 #[test]
 fn an_rsa_key_signs_with_the_hash_the_server_wants() {
-    for (accepted, host) in [
-        ("rsa-sha2-512", "rsa-sha2-512"),
-        ("rsa-sha2-512,rsa-sha2-256", "rsa-sha2-512,rsa-sha2-256"),
+    for (accepted, host, tries) in [
+        ("rsa-sha2-512", "rsa-sha2-512", 1),
+        ("rsa-sha2-512,rsa-sha2-256", "rsa-sha2-512,rsa-sha2-256", 1),
+        // It says that it takes both.
+        ("rsa-sha2-256", "rsa-sha2-256", 2),
     ] {
         let mut bed = Bed::new(&Options::default());
         let dir = bed.dir.path().to_owned();
@@ -271,7 +273,7 @@ fn an_rsa_key_signs_with_the_hash_the_server_wants() {
             settings: vec![
                 format!("PubkeyAcceptedAlgorithms {accepted}"),
                 format!("HostKeyAlgorithms {host}"),
-                "MaxAuthTries 1".into(),
+                format!("MaxAuthTries {tries}"),
             ],
             ..Options::default()
         };
@@ -280,6 +282,10 @@ fn an_rsa_key_signs_with_the_hash_the_server_wants() {
         bed.remote.url = url(&server, "/acme/api.git");
         bed.remote.credential = Some(key(&pair));
         for plain in [false, true] {
+            if plain && tries > 1 {
+                // libgit2 tries one hash only.
+                continue;
+            }
             bed.remote.plain = plain;
             let commit = bed.upstream.commit(&[("a", &plain.to_string())]);
             fetch(&mut bed.mirror, &commit, &bed.remote)

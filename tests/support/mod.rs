@@ -7,7 +7,9 @@
 //! | [`https::GitHttps`] | a git server over HTTPS (or HTTP): `git http-backend` behind TLS, with faults on demand |
 //! | [`github::Github`] | the API through which a GitHub App gets its tokens |
 //! | [`sshd::GitSshd`] | a git server over SSH: OpenSSH's own sshd |
+//! | [`ssh_agent::SshAgent`] | an agent with keys: OpenSSH's own |
 //! | [`proxy::ConnectProxy`] | a company's web proxy |
+//! | [`relay::Relay`] | a network that stalls, trickles or breaks |
 //! | [`host::TestHost`] | the machine multideployer runs on |
 //! | [`agents::FakeAgent`] | codedeploy-local 1.x and 2.x, strict about their contracts |
 //!
@@ -21,7 +23,9 @@ pub mod host;
 pub mod https;
 pub mod keys;
 pub mod proxy;
+pub mod relay;
 pub mod signer;
+pub mod ssh_agent;
 pub mod sshd;
 pub mod tls;
 pub mod upstream;

@@ -34,11 +34,7 @@ impl Failure {
             },
             Self::Credential(error) => return error.hint(),
             Self::UnknownHostKey(key) => host_key_hint(key),
-            Self::ChangedHostKey(key) => format!(
-                "somebody may be listening in, or the server got a new key: ask its administrator; known is {}; if the new key is right, replace that line by `{}`",
-                key.known.join(", "),
-                key.line
-            ),
+            Self::ChangedHostKey(key) => changed_host_key_hint(key),
             Self::RevokedHostKey(key) => {
                 format!("the key is known to be compromised ({}): do not use this server", key.known.join(", "))
             }
@@ -52,6 +48,11 @@ impl Failure {
             }
             Self::Proxy(refusal) => refusal.hint(),
             Self::ProxyUnusable { .. } => "`proxy: none` for this host goes without it".into(),
+            Self::NoCommonAlgorithm { mismatch, .. } => format!(
+                "have the server's administrator add one of these to `{}` in its sshd_config: {}",
+                mismatch.setting,
+                mismatch.ours.join(", ")
+            ),
             Self::Timeout { step: Step::Total, .. } => "check the network and the server: a fetch has 10 minutes, unless the deadline leaves less".into(),
             Self::Timeout { .. } | Self::Broken { .. } => "check the network and the server's health".into(),
             Self::Status { after: Some(wait), .. } if !wait.is_zero() => {
@@ -102,11 +103,30 @@ fn key_denied_hint(url: &RepoUrl, user: &str, keys: usize) -> String {
     hint
 }
 
-fn host_key_hint(key: &HostKey) -> String {
-    let note = key.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
+fn changed_host_key_hint(key: &HostKey) -> String {
+    let by = if key.pinned {
+        format!("put `{}` into `host_keys`", key.fingerprint)
+    } else {
+        format!("replace that line by `{}`", key.line)
+    };
+    // The line may be long, and what is too long is cut off at its end.
     format!(
-        "compare the fingerprint with what the server's administrator publishes, then add `{}` to known_hosts, or the fingerprint to `host_keys`; looked in {}{note}",
-        key.line,
+        "somebody may be listening in, or the server got a new key: ask its administrator; known is {}; looked in {}{}; if the new key is right, {by}",
+        key.known.join(", "),
         key.consulted.join(", "),
+        note(key),
+    )
+}
+
+fn note(key: &HostKey) -> String {
+    key.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default()
+}
+
+fn host_key_hint(key: &HostKey) -> String {
+    format!(
+        "compare the fingerprint with what the server's administrator publishes; looked in {}{}; to trust it, add it to `host_keys`, or this line to known_hosts: `{}`",
+        key.consulted.join(", "),
+        note(key),
+        key.line,
     )
 }

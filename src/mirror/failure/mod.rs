@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::offer::Mismatch;
 use super::{credentials, dial, proxy};
 use crate::domain::{RefName, RepoUrl, Revision};
 
@@ -61,6 +62,8 @@ pub struct HostKey {
     pub consulted: Vec<String>,
     /// What is known instead, with where it is written.
     pub known: Vec<String>,
+    /// Whether the `host_keys` of the manifest decide.
+    pub pinned: bool,
     /// The line that would make it known.
     pub line: String,
     /// More that a person should know, as a sentence fragment.
@@ -219,6 +222,18 @@ pub enum Failure {
         origin: String,
         /// Why.
         why: &'static str,
+    },
+    /// An SSH server and we know no algorithm in common.
+    #[error(
+        "`{url}` offers no {} algorithm that is known here, only {}",
+        mismatch.what,
+        mismatch.theirs.join(", ")
+    )]
+    NoCommonAlgorithm {
+        /// The repository.
+        url: RepoUrl,
+        /// What both sides offer.
+        mismatch: Box<Mismatch>,
     },
     /// A limit was reached.
     #[error("{step} from `{url}` within {} s", limit.as_secs_f32())]

@@ -60,6 +60,7 @@ impl Failure {
             | Self::Certificate(_)
             | Self::NoTls { .. }
             | Self::ProxyUnusable { .. }
+            | Self::NoCommonAlgorithm { .. }
             | Self::Redirected { .. }
             | Self::RedirectLoop { .. }
             | Self::WebPage { .. }
@@ -90,13 +91,13 @@ impl Failure {
             | Self::AgentPlainly { .. }
             | Self::CredentialMissing { .. }
             | Self::CredentialUnusable { .. }
-            | Self::Credential(_)
             | Self::UnknownHostKey(_)
             | Self::ChangedHostKey(_)
             | Self::RevokedHostKey(_)
             | Self::Certificate(_)
             | Self::NoTls { .. }
             | Self::ProxyUnusable { .. }
+            | Self::NoCommonAlgorithm { .. }
             | Self::NameLookup { .. }
             | Self::Unreachable { .. }
             | Self::Proxy(_)
@@ -111,11 +112,8 @@ impl Failure {
             | Self::ObjectFormat { .. }
             | Self::Damaged { .. }
             | Self::Git { .. } => ExitCode::Fetch,
-            Self::Interrupted(signal) => match *signal {
-                1 => ExitCode::Hangup,
-                2 => ExitCode::Interrupted,
-                _ => ExitCode::Terminated,
-            },
+            Self::Credential(error) => error.signal().map_or(ExitCode::Fetch, ExitCode::of_signal),
+            Self::Interrupted(signal) => ExitCode::of_signal(*signal),
             Self::Locked { .. } => ExitCode::Locked,
             Self::DiskFull { .. } | Self::File { .. } => ExitCode::Unfit,
             Self::UnsafeName { .. } | Self::Encoding { .. } => ExitCode::Refused,
