@@ -306,7 +306,8 @@ fn run_plan(
     let hosts = with_given_tokens(settings, &manifest);
     let variable = |name: &str| settings.environment.get(name).map(OsString::from);
     let agent_file = settings.agent_configuration_file.as_deref();
-    let probe = || codedeploy::probe(&found, agent_file, interrupt);
+    let hidden = hidden(&settings.environment, &hosts, &manifest.report);
+    let probe = || codedeploy::probe(&found, agent_file, &hidden, interrupt);
     let run = Run {
         id,
         cache: &settings.cache_dir,
@@ -314,7 +315,7 @@ fn run_plan(
         apps: &manifest.apps,
         kept: Kept::default(),
         variable: &variable,
-        hidden: hidden(&settings.environment, &hosts, &manifest.report),
+        hidden: hidden.clone(),
         offline: args.offline,
         deadline,
         min_free_space: manifest.limits.min_free_space.unwrap_or(0),
@@ -376,7 +377,8 @@ pub fn plan(
     let hosts = with_given_tokens(settings, &manifest);
     let variable = |name: &str| settings.environment.get(name).map(OsString::from);
     let tool = OnceLock::new();
-    let probe = || codedeploy::probe(&found, None, interrupt);
+    let hidden = hidden(&settings.environment, &hosts, &manifest.report);
+    let probe = || codedeploy::probe(&found, None, &hidden, interrupt);
     let run = Run {
         id: "",
         cache: &settings.cache_dir,
@@ -384,7 +386,7 @@ pub fn plan(
         apps: &manifest.apps,
         kept: Kept::default(),
         variable: &variable,
-        hidden: hidden(&settings.environment, &hosts, &manifest.report),
+        hidden: hidden.clone(),
         offline: args.offline,
         deadline: None,
         min_free_space: manifest.limits.min_free_space.unwrap_or(0),

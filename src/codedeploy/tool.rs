@@ -200,13 +200,14 @@ fn this_program() -> Result<PathBuf, Failure> {
     })
 }
 
-/// Asks a tool for its version and options.
+/// Asks a tool for its version and options. It does not see the variables in `hidden`.
 ///
 /// # Errors
 /// It cannot be started, or is no codedeploy-local.
 pub fn probe(
     found: &Found,
     agent_configuration_file: Option<&Path>,
+    hidden: &[OsString],
     interrupt: &Interrupt,
 ) -> Result<Tool, Failure> {
     let (program, extra) = match found {
@@ -214,7 +215,12 @@ pub fn probe(
         Found::Program(program, extra) => (program, *extra),
     };
     let leading: Vec<OsString> = extra.iter().map(Into::into).collect();
-    let version = ask(program, &leading, "--version", interrupt)?;
+    let question = |text| {
+        let command = Command::new(program).args(&leading).arg(text).deadline(Some(PATIENCE));
+        hidden.iter().fold(command, Command::env_remove)
+    };
+    let ask = |text| ask(program, question(text), text, interrupt);
+    let version = ask("--version")?;
     let mut words = version.stdout.split_whitespace();
     let name = words.next().unwrap_or_default();
     let number = words.next().unwrap_or_default();
@@ -225,7 +231,7 @@ pub fn probe(
         let kind = Kind::Two { version: number.to_owned(), root };
         return Ok(tool(kind, OPTIONS.to_vec()));
     }
-    let help = ask(program, &leading, "--help", interrupt)?;
+    let help = ask("--help")?;
     if !help.stdout.contains("--bundle-location") {
         let mut failure = Failure::new(
             ExitCode::Unfit,
@@ -248,12 +254,11 @@ struct Answer {
 
 fn ask(
     program: &Path,
-    leading: &[OsString],
+    command: Command,
     question: &str,
     interrupt: &Interrupt,
 ) -> Result<Answer, Failure> {
     let mut answer = Answer { stdout: String::new(), stderr: String::new() };
-    let command = Command::new(program).args(leading).arg(question).deadline(Some(PATIENCE));
     let finished = command.run(interrupt, &mut |line| {
         let to = match line.stream {
             crate::process::Stream::Stdout => &mut answer.stdout,

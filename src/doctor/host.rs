@@ -58,7 +58,7 @@ pub(super) fn tool(patient: &Patient<'_>) -> Section {
     };
     let file = settings.agent_configuration_file.as_deref();
     let asked = codedeploy::find(&settings.tool, settings.environment.get("PATH"))
-        .and_then(|found| codedeploy::probe(&found, file, patient.interrupt));
+        .and_then(|found| codedeploy::probe(&found, file, &patient.hidden, patient.interrupt));
     match asked {
         Err(failure) => {
             let mut finding = Finding::failure("tool", &failure);

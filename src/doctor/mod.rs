@@ -5,10 +5,11 @@ mod places;
 mod records;
 mod servers;
 
+use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use crate::cli::DoctorArgs;
-use crate::deploy::{Answer, Refusal, json, select};
+use crate::deploy::{Answer, Refusal, hidden, json, select, with_given_tokens};
 use crate::domain::App;
 use crate::error::ExitCode;
 use crate::load::{self, load};
@@ -30,6 +31,8 @@ struct Patient<'a> {
     offline: bool,
     /// When the checks of servers have to be over.
     until: Instant,
+    /// Variables that no child may see.
+    hidden: Vec<OsString>,
 }
 
 impl Patient<'_> {
@@ -55,14 +58,23 @@ pub fn doctor(
     interrupt: &Interrupt,
 ) -> Result<Answer, Refusal> {
     let started = Instant::now();
+    let manifest = load(settings);
+    // Of a manifest that cannot be read, nobody knows which ones hold secrets.
+    let hidden = manifest.as_ref().map_or_else(
+        |_| settings.environment.own_names().map(OsString::from).collect(),
+        |manifest| {
+            let hosts = with_given_tokens(settings, manifest);
+            hidden(&settings.environment, &hosts, &manifest.report)
+        },
+    );
     let patient = Patient {
+        hidden,
         settings,
         interrupt,
         deploys: nix::unistd::geteuid().is_root() || settings.own_directories,
         offline: args.offline,
         until: started + PATIENCE,
     };
-    let manifest = load(settings);
     if let Ok(manifest) = &manifest {
         // The only refusal: there is nothing to look at.
         select(settings, manifest, &args.apps, false, None)?;

@@ -7,6 +7,10 @@ use crate::support::agents::Version;
 use crate::support::github::{CLIENT, Github};
 use crate::support::host::TestHost;
 use crate::support::https::{Fault, GitHttps, hash_of};
+use crate::support::isolated;
+use crate::support::keys::{KeyPair, Kind};
+use crate::support::ssh_agent::SshAgent;
+use crate::support::sshd::{GitSshd, Options};
 
 #[test]
 fn the_token_and_the_key_are_nowhere() {
@@ -79,6 +83,94 @@ fn what_is_asked_for_at_run_time_is_nowhere() {
         let mut secrets: Vec<_> = proofs.iter().chain(&tokens).map(String::as_str).collect();
         let coded = openssl::base64::encode_block(format!("bot:{PASSWORD}").as_bytes());
         secrets.extend([line.as_str(), PASSWORD, &coded]);
+        estate.host.assert_nowhere(&secrets);
+    }
+}
+
+/// Keys in files, from commands and in an agent, and their passphrases, also when hooks fail
+/// and servers refuse.
+#[test]
+fn what_ssh_is_given_is_nowhere() {
+    /// With spaces and a quote, as people have them.
+    const PASSPHRASES: [&str; 2] = ["hunter2 'of the' file", "hunter3-of-the-command"];
+    for version in [None, Some(Version::One), Some(Version::Two)] {
+        let host = version.map_or_else(TestHost::new, TestHost::with_agent);
+        let mut estate = Estate::new(host);
+        let dir = estate.host.path("secrets");
+        let key =
+            |name, passphrase| KeyPair::with_passphrase(&dir, name, Kind::Ed25519, passphrase);
+        let keys = [key("gateway", PASSPHRASES[0]), key("api", PASSPHRASES[1]), key("worker", "")];
+        let agent = SshAgent::start();
+        agent.add(&keys[2], &[]);
+        let mut ssh = GitSshd::start_with(estate.root(), &keys, &Options::default());
+        let known = estate.host.write("etc/known_hosts", &ssh.known_hosts());
+        let passphrase = estate.host.secret("passphrase", PASSPHRASES[1]);
+        let api = keys[1].file.display();
+        let auth = [
+            format!("{{ssh_key_file: {}, passphrase_env: SSH_KEY_WORD}}", keys[0].file.display()),
+            format!("{{ssh_key_command: [cat, {api}], passphrase_command: [cat, {passphrase}]}}"),
+            "{ssh_agent: true}".to_owned(),
+        ];
+        for (app, auth) in APPS.iter().zip(&auth) {
+            let prefix = format!("{}/acme/{app}", ssh.authority());
+            estate.host.add_host(&prefix, &[("auth", auth), ("known_hosts_file", &known)]);
+        }
+        let socket = agent.socket().display().to_string();
+        estate.host.set("SSH_KEY_WORD", PASSPHRASES[0]).set("SSH_AUTH_SOCK", &socket);
+        let sources = APPS.map(|app| ssh.url(&format!("acme/{app}.git")));
+        let want = |estate: &Estate, releases: &[String; 3]| {
+            let line = |n: usize| (APPS[n], sources[n].as_str(), releases[n].as_str());
+            estate.host.apps(&[line(0), line(1), line(2)]);
+        };
+        let one = estate.release_all("v1");
+        want(&estate, &one);
+        estate.host.run(&["deploy", "-d"]).ok();
+        estate.assert_deployed(&one);
+        assert_eq!(ssh.refusals(), 0, "{}", ssh.log());
+        estate.host.run(&["doctor", "--json"]).ok();
+        estate.host.breaks("api", "boom");
+        want(&estate, &estate.release_all("v2"));
+        estate.host.run(&["deploy", "-d", "--json"]).code(4);
+        // A passphrase that is another's, a key that is not wanted any more, a server that is
+        // gone.
+        want(&estate, &estate.release_all("v3"));
+        estate.host.set("SSH_KEY_WORD", PASSPHRASES[1]);
+        estate.host.run(&["deploy", "-d"]).code(3).says("another passphrase");
+        estate.host.set("SSH_KEY_WORD", PASSPHRASES[0]);
+        let stranger = KeyPair::new(&dir, "stranger", Kind::Ed25519);
+        let port = ssh.port();
+        ssh.stop();
+        let options = Options { port, ..Options::default() };
+        let mut other = GitSshd::start_with(estate.root(), &[stranger], &options);
+        estate.host.write("etc/known_hosts", &other.known_hosts());
+        let three = estate.release_all("v4");
+        for n in 0..3 {
+            estate.host.apps(&[(APPS[n], &sources[n], &three[n])]);
+            estate.host.run(&["deploy", "-d", "--json"]).code(3).says(&keys[n].fingerprint);
+            assert_eq!(other.refusals(), n + 1, "{}", other.log());
+        }
+        estate.host.run(&["doctor"]).code(11);
+        other.stop();
+        estate.host.run(&["deploy", "-d"]).code(3);
+        let mut secrets = PASSPHRASES.map(str::to_owned).to_vec();
+        // Nor does anybody see the variables.
+        secrets.extend(["SSH_AUTH_SOCK=", "SSH_KEY_WORD="].map(str::to_owned));
+        for pair in &keys {
+            let text = |file: &std::path::Path| std::fs::read_to_string(file).expect("the key");
+            let lines =
+                |text: &str| text.lines().skip(1).take(4).map(str::to_owned).collect::<Vec<_>>();
+            secrets.push(lines(&text(&pair.file)).remove(2));
+            // And without the passphrase.
+            let open = dir.join("open");
+            std::fs::copy(&pair.file, &open).expect("a copy");
+            for word in PASSPHRASES {
+                let mut change = isolated("ssh-keygen");
+                change.args(["-q", "-p", "-N", "", "-P", word, "-f"]).arg(&open);
+                drop(change.output().expect("ssh-keygen is installed"));
+            }
+            secrets.extend(lines(&text(&open)).drain(1..3));
+        }
+        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
         estate.host.assert_nowhere(&secrets);
     }
 }

@@ -14,7 +14,7 @@ use ask::{Asked, ask};
 use judge::{certificate, clock};
 use reach::{authorities, reach};
 
-use crate::deploy::{hidden, with_given_tokens};
+use crate::deploy::with_given_tokens;
 use crate::domain::{App, RepoUrl};
 use crate::error::{ExitCode, Failure};
 use crate::host;
@@ -71,7 +71,7 @@ pub(super) fn sections(patient: &Patient<'_>, manifest: &Manifest, apps: &[&App]
         apps: &manifest.apps,
         kept: Kept::default(),
         variable: &variable,
-        hidden: hidden(&settings.environment, &hosts, &manifest.report),
+        hidden: patient.hidden.clone(),
         offline: patient.offline,
         hook: None,
         agent_configuration_file: None,
