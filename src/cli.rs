@@ -100,6 +100,8 @@ pub enum Command {
     History(HistoryArgs),
     /// Show what a run logged: the last one, or another
     Logs(LogsArgs),
+    /// Say whether what 0.3.1 recorded is what is installed
+    Migrate(MigrateArgs),
     /// Write a manifest repository to start from
     Init(InitArgs),
     /// Print a script that completes this program's command line
@@ -131,6 +133,7 @@ impl Command {
             Self::History(_) => "history",
             Self::Logs(_) => "logs",
             Self::Doctor(_) => "doctor",
+            Self::Migrate(_) => "migrate",
             Self::Init(_) => "init",
             Self::Completion(_) => "completion",
             Self::Man(_) => "man",
@@ -282,6 +285,17 @@ pub struct LogsArgs {
     /// Of this run, as `history` and the hook's output name it [default: the last]
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
+}
+
+/// Options of `migrate`.
+#[derive(Debug, Args, Clone)]
+pub struct MigrateArgs {
+    /// Change nothing; all else is done by the first `deploy`
+    #[arg(long, required = true)]
+    pub check: bool,
+    /// Exit with 10 if an app differs from what `last_state.yaml` claims
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 /// Options of `init`.

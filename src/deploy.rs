@@ -355,6 +355,9 @@ fn run_plan(
     });
     let code = outcome.exit_code();
     live.clean_up(code == ExitCode::Ok);
+    if code == ExitCode::Ok {
+        live.outgrow_predecessor();
+    }
     for (app, release) in &still_wanted {
         let text = format!("the manifest still wants {release}: the next `deploy` goes back to it");
         console.warn(Some(app.as_str()), &text);

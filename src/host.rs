@@ -1,6 +1,7 @@
 //! This host: the effects of a rollout in terms of mirror, bundle, codedeploy and ledger.
 
 mod fetch;
+mod predecessor;
 mod room;
 mod verify;
 

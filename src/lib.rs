@@ -176,6 +176,7 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         Some(Command::History(args)) => inspect::history(settings, &args),
         Some(Command::Logs(args)) => inspect::logs(settings, &args),
         Some(Command::Doctor(args)) => doctor::doctor(settings, &args, interrupt),
+        Some(Command::Migrate(args)) => inspect::migrate(settings, &args, interrupt),
         Some(Command::Init(args)) => init::init(&args),
         Some(Command::Completion(args)) => Ok(documents::completion(&args)),
         Some(Command::Man(args)) => documents::man(&args),

@@ -127,6 +127,11 @@ impl Drift {
         self.state == State::Differs
     }
 
+    /// Whether they could not be compared.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.state == State::Unknown
+    }
+
     /// For people, a line each.
     pub(super) fn lines(&self, paint: Paint) -> Vec<String> {
         let mut lines = Vec::new();

@@ -1,9 +1,10 @@
-//! The commands that only read: `check`, `status`, `history` and `logs`.
+//! The commands that only read: `check`, `status`, `history`, `logs` and `migrate`.
 
 mod check;
 pub(crate) mod drift;
 mod history;
 mod logs;
+mod migrate;
 mod status;
 
 use std::collections::BTreeSet;
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 pub use check::check;
 pub use history::history;
 pub use logs::logs;
+pub use migrate::migrate;
 pub use status::status;
 
 use crate::domain::AppName;

@@ -262,7 +262,12 @@ impl Report {
             if interrupt.signal().is_some() {
                 return;
             }
-            let removed = leftover.remove();
+            let removed = match leftover.what {
+                Kind::OldDeploys => {
+                    predecessor::remove(&settings.state_dir, Duration::MAX).map(drop)
+                }
+                _ => leftover.remove(),
+            };
             self.enter(leftover, removed.map_err(|e| unremoved(&e)), begun);
         }
         // The directories that worktrees were in: only those that are empty.

@@ -354,8 +354,7 @@ fn the_machine_file_holds_for_every_manifest() {
     let report = estate.host.start_command(command).wait().ok().json();
     assert_eq!(report["log"], log.as_str());
     let lines = std::fs::read_to_string(&log).expect("the log");
-    let last: Value =
-        serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
+    let last: Value = serde_json::from_str(lines.lines().last().expect("a line")).expect("JSON");
     assert_eq!(last["multideployer.run"], report["run"]);
 
     let bad = estate.host.write("etc/bad.yaml", "hosts: {}\napps: []\n");

@@ -123,3 +123,57 @@ fn an_empty_list_of_apps_is_fine_and_forgets_nothing() {
     estate.host.deploy().code(2).says("multideployer.yaml");
     assert_eq!(estate.host.read("state/last_state.yaml"), state);
 }
+
+#[test]
+fn what_0_3_1_claims_is_checked_and_its_bundles_go_when_nothing_needs_them() {
+    let estate = Estate::new(TestHost::new());
+    let host = &estate.host;
+    let one = estate.release_all("v1");
+    local(&estate, &one);
+    // 0.3.1 says that gateway and api are at v1. Of api that is not true: a run that failed had
+    // brought it further.
+    let claims = format!("api: {{release: {}}}\ngateway: {{release: {}}}\n", one[1], one[0]);
+    host.write("state/last_state.yaml", &claims);
+    let bundle = host.write("state/deploys/5e1f/api/bundle.tar.gz", "0123456789");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(host.path("state"), mode).expect("its mode");
+    for (app, version) in [("gateway", "v1"), ("api", "v2")] {
+        host.write(&format!("srv/{app}/version"), &format!("{version}\n"));
+        host.write(&format!("srv/{app}/only-in-v1"), &format!("{app}\n"));
+    }
+    host.run(&["migrate"]).code(2).says("--check");
+    let unknown = host.run(&["migrate", "--check", "--exit-code", "--json"]).ok().json();
+    assert_eq!(unknown["apps"][0]["drift"]["state"], "unknown", "{unknown}");
+    host.run(&["migrate", "--check"]).ok().stdout_has("`multideployer fetch` brings");
+    host.run(&["fetch"]).ok();
+    let checked = host.run(&["migrate", "--check", "--exit-code", "--json"]).code(10).json();
+    let state = |at: usize| {
+        (checked["apps"][at]["name"].clone(), checked["apps"][at]["drift"]["state"].clone())
+    };
+    assert_eq!(state(0), ("api".into(), "differs".into()), "{checked}");
+    assert_eq!(state(1), ("gateway".into(), "none".into()), "{checked}");
+    assert_eq!(checked["apps"][0]["drift"]["differences"].as_array().map(Vec::len), Some(1));
+    host.run(&["migrate", "--check"]).ok().stdout_has("multideployer deploy --force -a api");
+    assert_eq!(host.read("state/last_state.yaml"), claims);
+    assert!(std::path::Path::new(&bundle).exists() && !host.path("state/MIGRATED").exists());
+
+    // The first run believes the file; as long as an app is known by it alone, all stays.
+    host.deploy().ok();
+    estate.assert_ran(&[("worker", &one[2])]);
+    assert!(std::path::Path::new(&bundle).exists());
+    // codedeploy-local did not install them, and would refuse to overwrite them.
+    for app in ["gateway", "api"] {
+        std::fs::remove_dir_all(host.path(&format!("srv/{app}"))).expect("they go");
+    }
+    host.breaks("worker", "boom");
+    host.run(&["deploy", "--force"]).code(4);
+    assert!(std::path::Path::new(&bundle).exists(), "a run that failed");
+    host.works("worker");
+    host.deploy().ok();
+    assert!(!host.path("state/deploys").exists());
+    let note = host.read("state/MIGRATED");
+    assert!(note.contains("1 files, 10 bytes") && note.contains("state/deploys"), "{note}");
+    host.deploy().ok();
+    assert_eq!(host.read("state/MIGRATED"), note);
+    estate.assert_installed(["v1"; 3]);
+}

@@ -134,6 +134,7 @@ fn what_is_left_of_removed_apps_and_old_runs_goes() {
         for path in [&old, &unfinished, &deploys, &mirror] {
             assert!(!Path::new(path).exists(), "{tool}: {path}");
         }
+        assert!(host.read("state/MIGRATED").contains("10 bytes"), "{tool}: a note stays");
         let gone = |report: &serde_json::Value, what: &str| {
             let list = report["removed"].as_array().expect("a list").iter();
             list.filter(|one| one["what"] == what).map(|one| one["app"].clone()).collect::<Vec<_>>()
