@@ -112,7 +112,8 @@ fn described(looked: &Looked) -> String {
     match looked.tip {
         None => format!("there is no `{name}`"),
         Some(tip) if looked.all => {
-            format!("`{name}` is at {} with {} commits", tip.short(), looked.commits)
+            let plural = if looked.commits == 1 { "" } else { "s" };
+            format!("`{name}` is at {} with {} commit{plural}", tip.short(), looked.commits)
         }
         Some(tip) => format!(
             "`{name}` is at {}, and its last {} commits were looked at",

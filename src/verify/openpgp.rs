@@ -40,6 +40,13 @@ pub(super) fn is_certificates(content: &[u8]) -> bool {
             && std::str::from_utf8(content).is_err())
 }
 
+/// The library's words without the places in its source that it adds to some of them.
+fn brief(error: &str) -> String {
+    let text = error.split("backtrace:").next().unwrap_or_default();
+    let plain: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    plain.trim_end_matches([',', ' ']).chars().take(120).collect()
+}
+
 /// Reads all certificates of a file. One that is not understood costs a warning.
 pub(super) fn read(
     content: &[u8],
@@ -49,7 +56,12 @@ pub(super) fn read(
     let mut found = Vec::new();
     let mut take = |key: Result<SignedPublicKey, pgp::errors::Error>| match key {
         Ok(key) => found.push(Certificate { key, file: path.to_owned() }),
-        Err(error) => warn(&format!("a key in it is not understood and does not count: {error}")),
+        Err(error) => {
+            warn(&format!(
+                "a key in it is not understood and does not count: {}",
+                brief(&error.to_string())
+            ));
+        }
     };
     if content.get(8..12) == Some(b"KBXf") {
         return Err("it is gpg's key box; write what `gpg --export --armor` gives".into());
@@ -68,8 +80,9 @@ pub(super) fn read(
             }
         }
     } else {
-        let keys = SignedPublicKey::from_bytes_many(content)
-            .map_err(|error| format!("it is neither text nor OpenPGP keys ({error})"))?;
+        let keys = SignedPublicKey::from_bytes_many(content).map_err(|error| {
+            format!("it is neither text nor OpenPGP keys ({})", brief(&error.to_string()))
+        })?;
         keys.for_each(&mut take);
     }
     if found.is_empty() {
@@ -371,4 +384,14 @@ fn acceptable(signature: &Signature) -> Result<(), String> {
         return Err(format!("it expired at {}", date(made + lives)));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_place_in_a_source_is_part_of_a_message() {
+        let text = "Invalid Content { message: \"odd\n  prefix\", backtrace: Some(Backtrace [{ fn: \"a\" }]) }";
+        assert_eq!(super::brief(text), "Invalid Content { message: \"odd prefix\"");
+        assert_eq!(super::brief("not enough bytes"), "not enough bytes");
+    }
 }

@@ -67,6 +67,10 @@ pub(super) fn read(
 fn signer(line: &str, path: &Path) -> Result<Signer, String> {
     let (principals, rest) = word(line);
     let principals = principals.trim_matches('"').to_owned();
+    // Git's tools find nobody in such a line, who could have signed.
+    if principals.split(',').all(|pattern| pattern.is_empty() || pattern.starts_with('!')) {
+        return Err("it names nobody: all its principals are negated".into());
+    }
     let mut found = Signer {
         principals,
         key: match PublicKey::from_openssh(rest) {
@@ -114,13 +118,18 @@ fn options(text: &str, signer: &mut Signer) -> Result<(), String> {
         quoted ^= c == '"';
         c == ',' && !quoted
     });
+    let mut seen = Vec::new();
     for option in options {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
+        let name = name.to_ascii_lowercase();
+        if seen.contains(&name) {
+            return Err(format!("the option `{name}` is given twice"));
+        }
         let value = value
             .strip_prefix('"')
             .and_then(|value| value.strip_suffix('"'))
             .ok_or_else(|| format!("the option `{name}` has no value in quotes"));
-        match name.to_ascii_lowercase().as_str() {
+        match name.as_str() {
             "cert-authority" => {
                 return Err("certificates (`cert-authority`) are not supported".into());
             }
@@ -129,6 +138,7 @@ fn options(text: &str, signer: &mut Signer) -> Result<(), String> {
             "valid-before" => signer.before = Some(time(value?)?),
             _ => return Err(format!("the option `{name}` is not known")),
         }
+        seen.push(name);
     }
     Ok(())
 }
@@ -333,6 +343,8 @@ mod tests {
         assert!(full.allows(Some(1_704_067_199)).unwrap_err().contains("valid from 2024-01-01"));
         assert!(full.allows(Some(1_735_732_801)).unwrap_err().contains("expired at 2025-01-01"));
         assert!(full.allows(None).is_err());
+        let but_one = parsed(&format!("*@example.com,!eve@example.com {KEY}")).unwrap();
+        assert_eq!(but_one.allows(None), Ok(()));
         let other = parsed(&format!("a namespaces=\"file\" {KEY}")).unwrap();
         assert!(other.allows(None).unwrap_err().contains("`file` only"));
         for (line, why) in [
@@ -340,10 +352,13 @@ mod tests {
             (format!("a valid-after=\"2024\" {KEY}"), "not a time"),
             (format!("a valid-after=2024 {KEY}"), "quotes"),
             (format!("a no-touch {KEY}"), "not known"),
+            (format!("!a {KEY}"), "negated"),
+            (format!("!a,!b namespaces=\"git\" {KEY}"), "negated"),
+            (format!("a valid-before=\"20240101\",Valid-Before=\"20300101\" {KEY}"), "twice"),
+            (String::new(), "names nobody"),
             (KEY.to_owned(), "principals"),
             ("a ssh-ed25519 AAAA".to_owned(), "cannot be read"),
             ("garbage".to_owned(), "principals"),
-            (String::new(), "principals"),
         ] {
             let found = parsed(&line).unwrap_err();
             assert!(found.contains(why), "{line}: {found}");

@@ -330,7 +330,7 @@ fn a_certificate_of_an_unknown_authority_or_too_old() {
 fn a_ca_file_that_is_not_there() {
     let estate = healthy();
     std::fs::remove_file(estate.host.path("etc/ca.pem")).expect("it goes");
-    broken(&estate.host, "authorities", &["etc/ca.pem"]);
+    broken(&estate.host, "authorities", &["etc/ca.pem", "failed to open"]);
 }
 
 #[test]

@@ -88,9 +88,7 @@ fn route(patient: &Patient<'_>, endpoint: &Endpoint, remote: &Remote) -> Finding
 pub(super) fn authorities(patient: &Patient<'_>, trust: &Trust) -> Finding {
     let sources = examine::authorities(trust);
     for (_, path) in &sources {
-        if let Err(error) = fs_err::metadata(path).and_then(|about| {
-            if about.is_dir() { Ok(()) } else { fs_err::File::open(path).map(drop) }
-        }) {
+        if let Err(error) = fs_err::File::open(path) {
             return patient.unseen("authorities", &error);
         }
     }

@@ -13,6 +13,9 @@ impl Failure {
             Self::NotACommit { .. } => "give the id of a commit (`git rev-parse HEAD`)".into(),
             Self::NameNotFound { .. } => "push it, or give the full commit id".into(),
             Self::AmbiguousName { .. } => "give the full commit id".into(),
+            Self::NotFoundOrForbidden { url: RepoUrl::File(_), .. } => {
+                "check the path, and that this user may read all of it".into()
+            }
             Self::NotFoundOrForbidden { asked_with, .. } => format!(
                 "check the address; else whether {asked_with} has expired, lists this repository, and is authorised for the organisation's single sign-on"
             ),

@@ -77,6 +77,12 @@ fn not_found_says_both_and_names_the_credential() {
     );
     assert!(failure.hint().is_some_and(|hint| hint.contains("single sign-on")));
     assert_eq!(failure.exit_code(), ExitCode::Fetch);
+    let local = Failure::NotFoundOrForbidden {
+        url: RepoUrl::File("/srv/api.git".into()),
+        asked_with: "this user".into(),
+        remote_said: None,
+    };
+    assert!(local.hint().is_some_and(|hint| hint.contains("path") && !hint.contains("expired")));
 }
 
 #[test]
