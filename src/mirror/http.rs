@@ -4,7 +4,6 @@
 //! offered a second time. Redirects stay on that host.
 
 pub(super) mod api;
-mod shown;
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -15,16 +14,16 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 use ureq::{Agent, Body, Timeout};
 
-use super::credentials::Proof;
+use super::credentials::{Credential, Proof};
 use super::examine::ahead;
 use super::failure::{Failure, Step, harmless, page_words};
 use super::pkt::PktReader;
 use super::protocol::{self, Advertisement, Greeting, Trouble};
+use super::shown::{Shown, USER, basic};
 use super::tls::{self, Way};
 use super::watch::Watch;
 use super::{Progress, Remote, asked_with};
 use crate::domain::RepoUrl;
-use shown::Shown;
 
 /// As many as a browser follows.
 const REDIRECTS: usize = 5;
@@ -72,32 +71,24 @@ impl<'a> Http<'a> {
             .build();
         let way = Way::new(authority, remote, watch.clock());
         let agent = Agent::with_parts(config, way, NoResolver);
-        let mut shown = Shown::default();
+        let unusable = |credential: &Credential| Failure::CredentialUnusable {
+            url: remote.url.clone(),
+            origin: credential.origin.clone(),
+        };
         let authorization = match &remote.credential {
             None => None,
             Some(credential) => {
                 let Proof::Token(token) = &credential.proof else {
-                    return Err(Failure::CredentialUnusable {
-                        url: remote.url.clone(),
-                        origin: credential.origin.clone(),
-                    });
+                    return Err(unusable(credential));
                 };
-                let user = credential.username.as_deref().unwrap_or("x-access-token");
-                let pair =
-                    openssl::base64::encode_block(format!("{user}:{}", token.expose()).as_bytes());
-                shown.add(token.expose());
-                shown.add(&pair);
-                let mut value =
-                    http::HeaderValue::from_str(&format!("Basic {pair}")).map_err(|_| {
-                        Failure::CredentialUnusable {
-                            url: remote.url.clone(),
-                            origin: credential.origin.clone(),
-                        }
-                    })?;
+                let pair = basic(credential.username.as_deref().unwrap_or(USER), token);
+                let mut value = http::HeaderValue::from_str(&format!("Basic {pair}"))
+                    .map_err(|_| unusable(credential))?;
                 value.set_sensitive(true);
                 Some(value)
             }
         };
+        let shown = Shown::to(remote);
         let base = remote.url.to_string();
         let base = base.trim_end_matches('/').to_owned();
         let authority = authority.clone();
@@ -144,6 +135,22 @@ impl<'a> Http<'a> {
         match self.greeting(false)? {
             Greeting::V0(list) => Ok(Some(list)),
             Greeting::V2 { .. } => Ok(None),
+        }
+    }
+
+    /// Where the repository is after redirects on this host; a good answer is not looked at.
+    pub(super) fn settled(mut self) -> Result<String, Failure> {
+        let mut sent = 0;
+        loop {
+            let url = format!("{}/info/refs?service=git-upload-pack", self.base);
+            let response = self.send(http::Request::get(url), None)?;
+            if self.follow(&response, "/info/refs", &mut sent)? {
+                continue;
+            }
+            if response.status() != StatusCode::OK {
+                self.answer(response, ADVERTISEMENT)?;
+            }
+            return Ok(self.base);
         }
     }
 

@@ -32,6 +32,7 @@ pub mod proxy;
 mod repository;
 mod retry;
 mod share;
+mod shown;
 mod signer;
 mod ssh;
 mod substitute;

@@ -12,6 +12,7 @@
 //! - Time limits count for the whole process, so one such fetch runs at a time.
 //! - It refuses a commit that the server does not offer by its id; branches and tags are
 //!   fetched then, and the commit is looked up.
+//! - It crashes on some redirects; those on the same host are followed before it is asked.
 //! - It would offer a refused credential again and again; here it is offered once.
 //!
 //! What remains: no `Retry-After`, host keys of the kind that the server likes best, no way
@@ -30,7 +31,9 @@ use git2::{
 
 use super::credentials::{Credential, Proof};
 use super::failure::{Failure, Step, harmless};
+use super::http::Http;
 use super::repository::FETCHED;
+use super::shown::{Shown, USER};
 use super::tls::Way;
 use super::trust::KnownHosts;
 use super::watch::Watch;
@@ -67,8 +70,14 @@ pub(super) fn fetch(
         }
         (RepoUrl::Ssh { .. } | RepoUrl::File(_), _) => None,
     };
+    // A redirect without a query ends libgit2 with an access to address 0, so it is to see none.
+    let url = match &remote.url {
+        RepoUrl::Https { .. } => Http::new(remote, watch, progress)?.settled()?,
+        RepoUrl::Ssh { .. } | RepoUrl::File(_) => with_user(remote),
+    };
     let talk = Talk {
         remote,
+        url,
         watch,
         progress,
         known,
@@ -104,6 +113,8 @@ fn serves_no_commits(error: &git2::Error) -> bool {
 
 struct Talk<'a> {
     remote: &'a Remote,
+    /// What libgit2 is given.
+    url: String,
     watch: &'a Watch,
     progress: &'a dyn Fn(Progress),
     known: Option<KnownHosts>,
@@ -120,22 +131,11 @@ struct Talk<'a> {
 }
 
 impl Talk<'_> {
-    /// The URL with the credential's own user, which libgit2 wants to see there.
-    fn url(&self) -> String {
-        let mut url = self.remote.url.clone();
-        if let RepoUrl::Ssh { user, .. } = &mut url
-            && let Some(name) = self.remote.credential.as_ref().and_then(|c| c.username.as_ref())
-        {
-            user.clone_from(name);
-        }
-        url.to_string()
-    }
-
     fn fetch(&self, repository: &Repository, what: &[&str], depth: i32) -> Result<(), git2::Error> {
         set_limits(self.watch);
         self.asked.set(0);
         let before = self.bytes.get();
-        let mut connection = repository.remote_anonymous(&self.url())?;
+        let mut connection = repository.remote_anonymous(&self.url)?;
         let mut options = FetchOptions::new();
         options
             .depth(depth)
@@ -232,7 +232,7 @@ impl Talk<'_> {
         if let Some(failure) = self.watch.failure() {
             return Err(self.stop(failure));
         }
-        if place(url) != place(&self.url()) {
+        if place(url) != place(&self.url) {
             let to = place(url).unwrap_or_default();
             return Err(self.stop(Failure::Redirected { url: remote_url(), to }));
         }
@@ -245,7 +245,7 @@ impl Talk<'_> {
         let name = credential.username.as_deref();
         match &credential.proof {
             Proof::Token(token) if kinds.contains(CredentialType::USER_PASS_PLAINTEXT) => {
-                Cred::userpass_plaintext(name.unwrap_or("x-access-token"), token.expose())
+                Cred::userpass_plaintext(name.unwrap_or(USER), token.expose())
             }
             Proof::Key(key) if kinds.contains(CredentialType::SSH_MEMORY) => {
                 let name = name.or(user).unwrap_or("git");
@@ -297,7 +297,7 @@ impl Talk<'_> {
         }
         let url = self.remote.url.clone();
         let asked_with = asked_with(self.remote);
-        let words = harmless(error.message().as_bytes());
+        let words = Shown::to(self.remote).hide(harmless(error.message().as_bytes()));
         let not_found = |words: &str| Failure::CommitNotFound {
             revision: wanted,
             url: url.clone(),
@@ -344,6 +344,17 @@ impl Talk<'_> {
             _ => Failure::git("fetching", repository.path(), error),
         }
     }
+}
+
+/// The URL with the credential's own user, which libgit2 wants to see there.
+fn with_user(remote: &Remote) -> String {
+    let mut url = remote.url.clone();
+    if let RepoUrl::Ssh { user, .. } = &mut url
+        && let Some(name) = remote.credential.as_ref().and_then(|c| c.username.as_ref())
+    {
+        user.clone_from(name);
+    }
+    url.to_string()
 }
 
 /// Scheme, host and port of a URL, without the user.

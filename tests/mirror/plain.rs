@@ -39,9 +39,12 @@ fn over_https_with_the_token_in_the_callback_once() {
     fetch(&mut mirror, &second, &way).expect("a fetch");
     assert_sound(&path);
     let seen = server.requests();
-    assert_eq!(seen[0].authorization, None);
+    // libgit2 shows it when it is asked for it.
     let hash = Some(hash_of("x-access-token", "s3cret"));
-    assert!(seen[1..].iter().all(|one| one.authorization == hash), "{seen:?}");
+    let (with, without): (Vec<_>, Vec<_>) =
+        seen.iter().map(|one| &one.authorization).partition(|one| one.is_some());
+    assert!(with.len() >= 3 && with.iter().all(|one| **one == hash), "{seen:?}");
+    assert_eq!(without.len(), 1, "{seen:?}");
     assert!(seen.iter().any(|one| one.query.contains("service=git-upload-pack")), "{seen:?}");
     fetch(&mut mirror, &first, &way).expect("backwards");
     assert_sound(&path);
@@ -91,6 +94,23 @@ fn over_https_with_the_token_in_the_callback_once() {
     way.credential = None;
     let failure = fetch(&mut mirror, &third, &way).expect_err("none");
     assert!(matches!(failure, Failure::CredentialMissing { .. }), "{failure}");
+}
+
+/// Without a query in its target, a redirect makes libgit2 crash.
+#[test]
+fn libgit2_sees_no_redirect() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let upstream = Upstream::new(dir.path().join("srv"), "acme/api.git");
+    let commit = upstream.commit(&[("a", "1")]);
+    let server = GitHttps::start(dir.path().join("srv")).require("acme/", "s3cret");
+    server.alias("/acme/new.git", "/acme/api.git");
+    let (mut mirror, path) = mirror_in(dir.path());
+    let moved = Fault::status(301).header("Location", "/acme/new.git/info/refs");
+    server.inject(moved.on("acme/api.git"));
+    fetch(&mut mirror, &commit, &https(&dir, &server)).expect("a fetch");
+    assert_sound(&path);
+    let seen = server.requests();
+    assert_eq!(seen.iter().filter(|one| one.path.contains("api.git")).count(), 1, "{seen:?}");
 }
 
 #[test]

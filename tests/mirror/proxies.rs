@@ -116,6 +116,8 @@ fn what_a_proxy_answers_instead_is_told_with_where_the_proxy_was_set() {
     let wanted = |way: &str| {
         format!("HTTP/1.1 407 Auth\r\nProxy-Authenticate: {way}\r\nContent-Length: 0\r\n\r\n")
     };
+    // User and password as it was sent them.
+    let repeats = "HTTP/1.1 403 No\r\nContent-Length: 31\r\n\r\nyou are u:hunter2, dTpodW50ZXIy";
     for (answer, login, words, tries) in [
         (html("200 OK"), None, vec!["web page", "it says: Access"], 1),
         (html("502 Bad Gateway"), None, vec!["502", "it says: Access"], 3),
@@ -123,6 +125,7 @@ fn what_a_proxy_answers_instead_is_told_with_where_the_proxy_was_set() {
         (html("403 Forbidden"), None, vec!["403", "it says: Access", "allow CONNECT"], 1),
         (wanted("Basic realm=x"), None, vec!["407", "wants a user", "`proxy_auth`"], 1),
         (wanted("Basic realm=x"), Some("u:hunter2"), vec!["407", "refuses the user"], 1),
+        (repeats.to_owned(), Some("u:hunter2"), vec!["403", "you are u:[secret], [secret]"], 1),
         (wanted("NTLM"), None, vec!["407", "by NTLM", "only Basic"], 1),
         ("SSH-2.0-OpenSSH_9.2\r\n".to_owned(), None, vec!["not HTTP: SSH-2.0-OpenSSH"], 3),
         (String::new(), None, vec!["without an answer"], 3),
@@ -131,6 +134,7 @@ fn what_a_proxy_answers_instead_is_told_with_where_the_proxy_was_set() {
         let failure = bed.failure(through(&proxy, login));
         assert!(matches!(failure, Failure::Proxy(_)), "{failure}");
         let shown = text(&failure);
+        assert!(!shown.contains("hunter2"), "{shown}");
         let place = format!("127.0.0.1:{}", proxy.port());
         for word in words.into_iter().chain([place.as_str(), "`https_proxy`", NAME]) {
             assert!(shown.contains(word), "{word} is not in {shown}");

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use ureq::Body;
 use ureq::http::{self, Method, Response, StatusCode, header};
 
-use super::{Http, REDIRECTS, Shown};
+use super::{Http, REDIRECTS};
 use crate::domain::Secret;
 use crate::mirror::failure::{Failure, harmless};
+use crate::mirror::shown::Shown;
 
 /// More than any answer that is of use has.
 const LONGEST: u64 = 1 << 20;

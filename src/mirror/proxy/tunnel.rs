@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Problem, Proxy};
 use crate::mirror::dial::bracketed;
 use crate::mirror::failure::{Failure, Step, page_words};
+use crate::mirror::shown::{Shown, basic};
 use crate::mirror::watch::Clock;
 
 /// More than any proxy's headers have.
@@ -84,7 +85,8 @@ pub(in crate::mirror) fn open(
     let length = answer.header("content-length").find_map(|text| text.parse().ok());
     let _ = wire.take(length.unwrap_or(PAGE).min(PAGE)).read_to_end(&mut body);
     clock.check()?;
-    let says = page_words(&body);
+    let shown = proxy.login.as_ref().map(|(user, password)| Shown::login(user, password));
+    let says = shown.unwrap_or_default().hide(page_words(&body));
     Err(proxy.failure(
         match answer.status {
             200..=299 => Problem::Page(says),
@@ -98,9 +100,7 @@ pub(in crate::mirror) fn open(
 fn request(proxy: &Proxy, host: &str, port: u16) -> String {
     let target = format!("{}:{port}", bracketed(host));
     let authorization = proxy.login.as_ref().map(|(user, password)| {
-        let pair = format!("{user}:{}", password.expose());
-        let pair = openssl::base64::encode_block(pair.as_bytes());
-        format!("Proxy-Authorization: Basic {pair}\r\n")
+        format!("Proxy-Authorization: Basic {}\r\n", basic(user, password))
     });
     format!(
         "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}User-Agent: multideployer/{}\r\n\r\n",

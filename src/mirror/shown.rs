@@ -1,9 +1,19 @@
 //! What a server was shown and nobody else is to see.
 
+use super::Remote;
+use super::credentials::{Credential, Proof};
 use crate::domain::Secret;
+
+/// The user that goes with a token unless another one is given: GitHub's word for it.
+pub(super) const USER: &str = "x-access-token";
 
 /// Shorter secrets are not looked for: any word could be one.
 const SHORTEST: usize = 6;
+
+/// User and password as HTTP's Basic has them.
+pub(super) fn basic(user: &str, password: &Secret) -> String {
+    openssl::base64::encode_block(format!("{user}:{}", password.expose()).as_bytes())
+}
 
 /// The secrets that went to a server, in each form in which they went: some servers, and
 /// proxies in between, repeat in their answers what they were sent.
@@ -11,6 +21,24 @@ const SHORTEST: usize = 6;
 pub(super) struct Shown(Vec<Secret>);
 
 impl Shown {
+    /// What goes to a server as user and password: the password, and both as HTTP has them.
+    pub(super) fn login(user: &str, password: &Secret) -> Self {
+        let mut shown = Self::default();
+        shown.add(password.expose());
+        shown.add(&basic(user, password));
+        shown
+    }
+
+    /// What is shown to the server of `remote`; of keys it sees nothing.
+    pub(super) fn to(remote: &Remote) -> Self {
+        match &remote.credential {
+            Some(Credential { username, proof: Proof::Token(token), .. }) => {
+                Self::login(username.as_deref().unwrap_or(USER), token)
+            }
+            _ => Self::default(),
+        }
+    }
+
     pub(super) fn add(&mut self, secret: &str) {
         if secret.len() >= SHORTEST {
             self.0.push(Secret::new(secret.to_owned()));
