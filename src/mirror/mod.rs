@@ -245,6 +245,15 @@ impl Mirror {
         if let Some(commit) = self.commit(revision) {
             return Ok(Fetched { commit, connected: false, bytes: 0 });
         }
+        // Fetched again it would get the name of the pack that was lost, which libgit2 goes on to
+        // believe it has open.
+        let name = format!("{}/{revision}", repository::FETCHED);
+        if self.repository.find_reference(&name).is_ok() {
+            return Err(Failure::Damaged {
+                path: self.path.clone(),
+                detail: format!("commit {revision} was fetched and cannot be read"),
+            });
+        }
         fetch::fetch(&self.repository, revision, remote, progress)
     }
 

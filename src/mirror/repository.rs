@@ -80,7 +80,8 @@ fn is_sound(path: &Path) -> bool {
         |text: &[u8]| text.split(|byte| *byte == b'\n').all(|line| line.is_empty() || is_id(line));
     text("HEAD").is_ok_and(|head| head.starts_with(b"ref: refs/") || is_id(&head))
         && path.join("config").is_file()
-        && is_directory("objects")
+        // libgit2 never looks for packs again where it found no place for them.
+        && is_directory("objects/pack")
         && is_directory("refs")
         && [REFS, FETCHED, HISTORY].into_iter().all(none_or_directory)
         && none_or("shallow", &lines_are_ids)

@@ -140,7 +140,7 @@ impl Fetch<'_> {
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
             .collect();
         refs.sort_by(|a, b| b.cmp(a));
-        let mut haves: Vec<_> = refs
+        let mut haves: Vec<Revision> = refs
             .into_iter()
             .filter_map(|(_, path)| fs_err::read_to_string(path).ok()?.trim_end().parse().ok())
             .collect();
@@ -150,9 +150,11 @@ impl Fetch<'_> {
             haves.extend(packed.flatten().filter_map(|found| found.target().map(revision)));
         }
         let mut seen = HashSet::new();
-        haves.retain(|have| seen.insert(*have));
-        haves.truncate(HAVES);
-        haves
+        // A ref may have outlived a pack that was lost. Whoever claims to have its commit gets
+        // nothing for it.
+        let here = |have: &Revision| self.repository.find_commit(oid(*have)).is_ok();
+        let good = haves.into_iter().filter(|have| seen.insert(*have) && here(have));
+        good.take(HAVES).collect()
     }
 
     fn not_found(&self, revision: Revision, remote_said: Option<String>) -> Failure {
