@@ -16,10 +16,12 @@ use crate::domain::{AppName, Deadline, Elsewhere, Facts, OnFailure, Release, Rev
 use crate::error::{ExitCode, Failure};
 use crate::host::{self, LiveHost, Run};
 use crate::hosts::{Auth, HostRule, Hosts};
+use crate::inspect::removed_apps;
 use crate::ledger::last_state::LastState;
 use crate::ledger::lock::{Claim, RunLock};
 use crate::load::{self, load};
 use crate::manifest::Manifest;
+use crate::manifest::policy::RemovedApps;
 use crate::manifest::reporting::Reporting;
 use crate::mirror::credentials::Kept;
 use crate::plan::{Action, Plan, Recorded, Selection, SkipReason, Wanted};
@@ -296,6 +298,9 @@ fn run_plan(
         })?;
         console.warn(None, &format!("{trouble}; it is kept as `{}`", aside.display()));
     }
+    for text in of_removed(settings, &manifest, &state) {
+        console.warn(None, &text);
+    }
     let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
     let still_wanted = match back {
         Some(targets) => {
@@ -355,9 +360,6 @@ fn run_plan(
     });
     let code = outcome.exit_code();
     live.clean_up(code == ExitCode::Ok);
-    if code == ExitCode::Ok {
-        live.outgrow_predecessor();
-    }
     for (app, release) in &still_wanted {
         let text = format!("the manifest still wants {release}: the next `deploy` goes back to it");
         console.warn(Some(app.as_str()), &text);
@@ -402,12 +404,14 @@ pub fn plan(
         interrupt,
         console: &console,
     };
+    let removed = of_removed(settings, &manifest, &state);
     let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
     let wanted = resolve_all(&manifest, &selection, &run)?;
     let plan = crate::plan::plan(wanted, |name| recorded[name].clone(), &selection);
     let changes = plan.deployments().count();
     let mut warnings: Vec<String> = trouble.into_iter().collect();
     warnings.extend(console.warnings());
+    warnings.extend(removed);
     let previews = preview::of(&plan, &settings.cache_dir);
     let code = if args.exit_code && changes > 0 { ExitCode::Changes } else { ExitCode::Ok };
     let paint = Paint(settings.voice.color);
@@ -488,6 +492,21 @@ impl<'a> PlanReport<'a> {
             warnings,
         }
     }
+}
+
+/// What is to be said of apps that the manifest names no longer.
+fn of_removed(settings: &Settings, manifest: &Manifest, state: &LastState) -> Vec<String> {
+    if manifest.policy.removed_apps == RemovedApps::Keep {
+        return Vec::new();
+    }
+    // That they cannot be listed is no reason to end.
+    let removed = removed_apps(settings, manifest, state).unwrap_or_default();
+    let said = |app: AppName| {
+        format!(
+            "{app} is not in the manifest any more and stays as it is; `multideployer gc` forgets it"
+        )
+    };
+    removed.into_iter().map(said).collect()
 }
 
 /// What a run that holds the lock says of itself.

@@ -143,8 +143,8 @@ impl<'a> LiveHost<'a> {
         })
     }
 
-    /// What is left to do when the run is over: puts mirrors in order if all went well, and
-    /// removes the worktrees. Nothing of it can fail the run.
+    /// What is left to do when the run is over: puts mirrors in order and removes what 0.3.1
+    /// left, if all went well, and removes the worktrees. Nothing of it can fail the run.
     pub fn clean_up(&self, all_went_well: bool) {
         let begin = Instant::now();
         for (app, prepared) in lock(&self.prepared).iter() {
@@ -157,6 +157,9 @@ impl<'a> LiveHost<'a> {
             }
         }
         self.sweep(SWEEPING);
+        if all_went_well {
+            self.outgrow_predecessor();
+        }
     }
 
     /// Removes what was set aside, of the apps whose mirrors this run has locked.

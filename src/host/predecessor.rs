@@ -6,7 +6,7 @@ use crate::ledger::{self, predecessor};
 impl LiveHost<'_> {
     /// Removes 0.3.1's bundles once nothing of it is relied on any more: all apps that its file
     /// named are recorded in refs. What cannot be removed is only a warning.
-    pub fn outgrow_predecessor(&self) {
+    pub(super) fn outgrow_predecessor(&self) {
         match predecessor::deploys(self.run.state) {
             Ok(Some(_)) if self.all_in_refs() => {}
             _ => return,

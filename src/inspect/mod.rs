@@ -17,6 +17,8 @@ pub use status::status;
 
 use crate::domain::AppName;
 use crate::error::{ExitCode, Failure};
+use crate::ledger::last_state::LastState;
+use crate::manifest::Manifest;
 use crate::settings::Settings;
 
 /// The apps that have a mirror.
@@ -35,4 +37,19 @@ pub(crate) fn recorded_apps(settings: &Settings) -> Result<BTreeSet<AppName>, Fa
         name.strip_suffix(".git")?.parse().ok()
     });
     Ok(names.collect())
+}
+
+/// The apps that this host has records of and that the manifest does not name. One that is
+/// disabled, or for other hosts, is named.
+pub(crate) fn removed_apps(
+    settings: &Settings,
+    manifest: &Manifest,
+    state: &LastState,
+) -> Result<BTreeSet<AppName>, Failure> {
+    let mut apps = recorded_apps(settings)?;
+    apps.extend(state.apps().filter_map(|(name, _)| name.parse().ok()));
+    for app in &manifest.apps {
+        apps.remove(&app.name);
+    }
+    Ok(apps)
 }

@@ -19,10 +19,23 @@ pub struct Policy {
     pub deadline: Deadline,
     /// How many apps are prepared at a time, if it says so.
     pub jobs: Option<NonZeroU16>,
+    /// What happens about apps that the manifest names no longer.
+    pub removed_apps: RemovedApps,
+}
+
+/// What a run does about apps that were deployed and that the manifest names no longer. What
+/// they installed stays in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RemovedApps {
+    /// Nothing.
+    #[default]
+    Keep,
+    /// It warns of each.
+    Report,
 }
 
 const KEYS: Keys =
-    Keys { first: &[], second: &["on_failure", "deadline", "jobs"], later: &["removed_apps"] };
+    Keys { first: &[], second: &["on_failure", "deadline", "jobs", "removed_apps"], later: &[] };
 
 pub(super) fn read(node: &Node, findings: &mut Findings) -> Policy {
     let Some(mut fields) = Fields::of(node, "`policy`", findings) else {
@@ -32,6 +45,13 @@ pub(super) fn read(node: &Node, findings: &mut Findings) -> Policy {
         on_failure: take_on_failure(&mut fields, findings).unwrap_or_default(),
         deadline: take_deadline(&mut fields, findings).unwrap_or_default(),
         jobs: take_jobs(&mut fields, findings),
+        removed_apps: findings
+            .take_choice(
+                &mut fields,
+                "removed_apps",
+                &[("keep", RemovedApps::Keep), ("report", RemovedApps::Report)],
+            )
+            .unwrap_or_default(),
     };
     fields.finish(KEYS, findings);
     policy

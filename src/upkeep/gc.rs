@@ -22,7 +22,7 @@ use crate::diagnostic::Diagnostic;
 use crate::domain::{AppName, Release, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::host::{BACK, deployment_root};
-use crate::inspect::{drift, recorded_apps};
+use crate::inspect::{drift, recorded_apps, removed_apps};
 use crate::ledger::last_state::LastState;
 use crate::ledger::{mirror_path, predecessor};
 use crate::load::load;
@@ -86,8 +86,6 @@ fn find(settings: &Settings, manifest: &Manifest, state: &LastState) -> Result<W
             .hint("run as the user that deploys, usually root")
     };
     let mirrored = recorded_apps(settings)?;
-    let mut known = mirrored.clone();
-    known.extend(state.apps().filter_map(|(name, _)| name.parse().ok()));
     let listed: BTreeSet<&AppName> = manifest.apps.iter().map(|app| &app.name).collect();
 
     let mut litter = Vec::new();
@@ -106,7 +104,7 @@ fn find(settings: &Settings, manifest: &Manifest, state: &LastState) -> Result<W
     let agent = settings.agent_configuration_file.as_deref();
     let root = deployment_root(agent, &settings.state_dir);
     let mut removed = Vec::new();
-    for app in known.iter().filter(|app| !listed.contains(app)) {
+    for app in &removed_apps(settings, manifest, state)? {
         let mut leftovers = Vec::new();
         for path in codedeploy::remains(&root, app).map_err(unreadable)? {
             leftovers.push(Leftover::new(Kind::AgentGroup, Some(app), path));

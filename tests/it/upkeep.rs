@@ -179,6 +179,30 @@ fn what_is_left_of_removed_apps_and_old_runs_goes() {
 }
 
 #[test]
+fn apps_that_the_manifest_names_no_longer_are_reported_if_that_is_wanted() {
+    let mut estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.deploy(&one).ok();
+    let source = estate.source("api");
+    let lines = [("api", source.as_str(), one[1].as_str(), "enabled: false")];
+    estate.host.apps_with(&lines);
+    estate.host.deploy().ok().silent_about("gateway");
+    estate.host.policy("{removed_apps: report}");
+    estate.host.apps_with(&lines);
+    let says = "is not in the manifest any more";
+    for command in ["plan", "deploy"] {
+        let ran = estate.host.run(&[command]).ok();
+        let said = ran.says(&format!("gateway {says}")).says(&format!("worker {says}"));
+        drop(said.silent_about(&format!("api {says}")));
+    }
+    estate.host.run(&["gc"]).ok();
+    estate.host.deploy().ok().silent_about(says);
+    estate.host.policy("{removed_apps: uninstall}");
+    estate.host.apps_with(&lines);
+    estate.host.run(&["check"]).code(2).says("removed_apps");
+}
+
+#[test]
 fn a_mirror_that_is_too_large_keeps_only_what_runs_and_what_ran_before() {
     let estate = Estate::new(TestHost::new());
     let mut releases = Vec::new();
