@@ -228,10 +228,10 @@ fn eprint(text: &str) {
     eprint!("{text}");
 }
 
-/// A value as one JSON document with a newline.
+/// A value as one JSON document with a newline, without anything that a terminal would obey.
 pub fn json(value: &impl Serialize) -> String {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => text + "\n",
+        Ok(text) => report::tame_json(&text) + "\n",
         // Only maps with keys that are no text can fail, and there are none.
         Err(error) => format!("{{\"version\":{JSON_VERSION},\"error\":\"{error}\"}}\n"),
     }

@@ -44,6 +44,9 @@ pub mod domain;
 pub mod engine;
 pub mod error;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod hosts;
 pub mod init;

@@ -6,6 +6,7 @@ use fs_err as fs;
 
 use crate::bundle::{Check, Tool, below, is_dots, quoted};
 use crate::engine::appspec::{AppSpec, Principal};
+use crate::engine::install::unfit_name;
 
 impl Check<'_> {
     /// `files`: what is to be copied is there, or can be made before it is copied.
@@ -38,6 +39,17 @@ impl Check<'_> {
             if two && entry.destination.split('/').any(is_dots) {
                 let why = "has a part that codedeploy-local 2.x takes for `../..`";
                 self.refuse(format!("{place} {why}"), None);
+            }
+            // The clean-up list has one path a line: what follows a line break would be another
+            // path, and be removed by root at the next deployment.
+            let unfit = if entry.destination.contains(char::is_control) {
+                Some("contains a control character")
+            } else {
+                entry.destination.split('/').find_map(|part| unfit_name(part.as_ref()))
+            };
+            if let Some(why) = unfit {
+                let hint = Some("codedeploy-local could not remove what is installed there");
+                self.refuse(format!("{place} {why}"), hint);
             }
             if entry.destination.starts_with('/') {
                 continue;

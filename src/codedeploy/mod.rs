@@ -304,6 +304,8 @@ pub fn root_dir(configuration: Option<&Path>) -> PathBuf {
             let value = root.get(":root_dir:").or_else(|| root.get(":root_dir"));
             value.or_else(|| root.get("root_dir"))?.text().map(PathBuf::from)
         })
+        // `root_dir:` and nothing behind it says nothing.
+        .filter(|root| !root.as_os_str().is_empty())
         .unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT))
 }
 
@@ -396,7 +398,9 @@ mod tests {
             fs_err::write(&file, text).unwrap();
             assert_eq!(root_dir(Some(&file)), Path::new("/x/root"), "{text}");
         }
-        fs_err::write(&file, "nonsense").unwrap();
-        assert_eq!(root_dir(Some(&file)), Path::new(DEFAULT_ROOT));
+        for text in ["nonsense", "root_dir:", "root_dir: ''\n"] {
+            fs_err::write(&file, text).unwrap();
+            assert_eq!(root_dir(Some(&file)), Path::new(DEFAULT_ROOT), "{text}");
+        }
     }
 }

@@ -19,6 +19,8 @@ mod cli;
 mod config;
 mod deployment;
 mod download;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod hooks;
 pub mod install;
 mod lifecycle;

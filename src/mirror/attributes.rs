@@ -11,9 +11,8 @@ use gix_attributes::{Search, StateRef};
 
 use super::convert::{Encoding, Eol};
 
-/// git reads no longer lines, and no larger files.
+/// git reads no longer lines.
 const LONGEST_LINE: usize = 2048;
-const LARGEST: usize = 100 << 20;
 
 /// What is done to a file's content on its way to the disk, in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -61,10 +60,6 @@ impl Attributes {
         files.sort_by_key(|(directory, _)| !directory.is_empty());
         for (directory, text) in &files {
             let path = Path::new(OsStr::from_bytes(directory)).join(".gitattributes");
-            if text.len() > LARGEST {
-                ignored_lines.push((path.display().to_string(), 1));
-                continue;
-            }
             let (text, left_out) = readable(text);
             if left_out > 0 {
                 ignored_lines.push((path.display().to_string(), left_out));

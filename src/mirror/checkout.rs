@@ -19,6 +19,9 @@ use crate::process::Interrupt;
 
 /// Far more than a tree that is meant: a few objects can be made to unfold to billions.
 const MOST_ENTRIES: usize = 1_000_000;
+/// Of all `.gitattributes` together. Each line is held against each path: far more than any
+/// that are meant.
+const MOST_ATTRIBUTES: usize = 1 << 20;
 /// What Linux takes, less what is in front of it.
 const LONGEST_PATH: usize = 3_800;
 /// What Linux takes for the target of a link.
@@ -310,6 +313,12 @@ impl<'a> Planner<'a> {
         self.repository.find_tree(id).map_err(|error| self.damaged(error))
     }
 
+    /// Bytes of an object, without reading them.
+    fn size(&self, id: Oid) -> Result<usize, Failure> {
+        let odb = self.repository.odb().map_err(|error| self.damaged(error))?;
+        Ok(odb.read_header(id).map_err(|error| self.damaged(error))?.0)
+    }
+
     fn damaged(&self, error: git2::Error) -> Failure {
         Failure::git("reading the tree", self.repository.path(), error)
     }
@@ -323,7 +332,7 @@ impl<'a> Planner<'a> {
     fn find_attributes(&mut self, root: Oid) -> Result<Option<Attributes>, Failure> {
         let mut found = Vec::new();
         let mut open = vec![(root, Vec::new())];
-        let mut entries = 0;
+        let (mut entries, mut attributes) = (0, 0);
         while let Some((tree, path)) = open.pop() {
             let tree = self.tree(tree)?;
             for entry in &tree {
@@ -341,6 +350,13 @@ impl<'a> Planner<'a> {
                     Some(ObjectType::Blob)
                         if name == b".gitattributes" && entry.filemode_raw() >> 12 == 0o10 =>
                     {
+                        let size = self.size(entry.id())?;
+                        attributes += size;
+                        if attributes > MOST_ATTRIBUTES {
+                            let what = "what `.gitattributes` say".to_owned();
+                            let (revision, most) = (self.revision, MOST_ATTRIBUTES);
+                            return Err(Failure::TooLarge { revision, what, most });
+                        }
                         let blob = self.repository.find_blob(entry.id());
                         let blob = blob.map_err(|error| self.damaged(error))?;
                         found.push((path.clone(), blob.content().to_vec()));
@@ -358,6 +374,9 @@ impl<'a> Planner<'a> {
         entry: &git2::TreeEntry<'_>,
         directory: usize,
     ) -> Result<Option<(Oid, usize)>, Failure> {
+        if let Some(signal) = self.interrupt.signal() {
+            return Err(Failure::Interrupted(signal));
+        }
         let name = entry.name_bytes();
         let path = self.layout.path(directory, name);
         names::check(name).map_err(|why| self.unsafe_name(&path, why))?;
@@ -414,7 +433,7 @@ impl<'a> Planner<'a> {
 
     fn link_target(&self, id: Oid, path: &[u8]) -> Result<Vec<u8>, Failure> {
         let odb = self.repository.odb().map_err(|error| self.damaged(error))?;
-        let (size, _) = odb.read_header(id).map_err(|error| self.damaged(error))?;
+        let size = self.size(id)?;
         if size == 0 || size > LONGEST_LINK {
             return Err(self.unsafe_name(path, "it is a link whose target is empty or too long"));
         }

@@ -8,6 +8,11 @@ use super::Failure;
 use super::repository::{FETCHED, oid, revision};
 use crate::domain::{RepoUrl, Revision};
 
+/// Bytes of a commit or tag.
+const MOST_COMMIT: usize = 16 << 20;
+/// Bytes of a directory: a million names of usual length.
+const MOST_TREE: usize = 64 << 20;
+
 /// Checks that an object is, or leads to, a commit with all its files, and only then writes
 /// the ref that says so; without them the ref goes.
 pub(super) fn keep(
@@ -33,6 +38,7 @@ pub(super) fn keep(
 
 fn check(repository: &Repository, wanted: Revision, url: &RepoUrl) -> Result<Revision, Failure> {
     let lost = |error| Failure::git("checking what came", repository.path(), error);
+    not_too_large(repository, wanted)?;
     let object = repository.find_object(oid(wanted), None).map_err(lost)?;
     let commit = match object.peel_to_commit() {
         Ok(commit) => commit,
@@ -48,17 +54,40 @@ fn check(repository: &Repository, wanted: Revision, url: &RepoUrl) -> Result<Rev
             };
         }
     };
-    all_there(repository, commit.tree_id())?;
+    all_there(repository, wanted, commit.tree_id())?;
     Ok(revision(commit.id()))
 }
 
+/// Before it is read: a kilobyte on the way can be a megabyte here.
+fn not_too_large(repository: &Repository, wanted: Revision) -> Result<(), Failure> {
+    let lost = |error| Failure::git("checking what came", repository.path(), error);
+    let objects = repository.odb().map_err(lost)?;
+    let mut id = oid(wanted);
+    loop {
+        let (size, kind) = objects.read_header(id).map_err(lost)?;
+        if size > MOST_COMMIT && matches!(kind, ObjectType::Commit | ObjectType::Tag) {
+            let what = "the text".to_owned();
+            return Err(Failure::TooLarge { revision: wanted, what, most: MOST_COMMIT });
+        }
+        if kind != ObjectType::Tag {
+            return Ok(());
+        }
+        id = repository.find_tag(id).map_err(lost)?.target_id();
+    }
+}
+
 /// Not recursive: how deep the trees go is the remote's choice.
-fn all_there(repository: &Repository, root: Oid) -> Result<(), Failure> {
+fn all_there(repository: &Repository, wanted: Revision, root: Oid) -> Result<(), Failure> {
     let damaged = |error| Failure::git("checking what came", repository.path(), error);
     let objects = repository.odb().map_err(damaged)?;
     let mut seen = HashSet::from([root]);
     let mut trees = vec![root];
     while let Some(tree) = trees.pop() {
+        let (size, _) = objects.read_header(tree).map_err(damaged)?;
+        if size > MOST_TREE {
+            let what = "a directory".to_owned();
+            return Err(Failure::TooLarge { revision: wanted, what, most: MOST_TREE });
+        }
         let tree = repository.find_tree(tree).map_err(damaged)?;
         for entry in &tree {
             let id = entry.id();

@@ -14,8 +14,11 @@ mod dial;
 pub mod examine;
 pub mod failure;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod housekeeping;
 mod http;
+mod large;
 mod library;
 mod local;
 mod names;

@@ -226,7 +226,7 @@ fn in_lines(file: &[u8]) -> String {
 
 /// Whether keys of this kind can log in here.
 fn check_kind(public: &[u8]) -> Result<(), Problem> {
-    let kind = kind_of(public).unwrap_or_default();
+    let kind = kind_of(public).unwrap_or_else(|| "unknown".into());
     if kind.starts_with("sk-") {
         return Err(Problem::Hardware(kind));
     }

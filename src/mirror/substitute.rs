@@ -20,6 +20,12 @@ struct Person {
 }
 
 const OPEN: &[u8] = b"$Format:";
+/// Bytes that a file may grow by: two characters can ask for the whole message, again and again.
+pub(super) const MOST_FILLED: usize = 16 << 20;
+
+/// A file would grow by more than [`MOST_FILLED`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TooMuch;
 
 impl Facts {
     /// Those of a commit. Short ids have seven digits, or as many as it takes to tell them
@@ -50,7 +56,8 @@ impl Facts {
     }
 
     /// Fills in a file; the second is whether something in it is not known and stayed.
-    pub(super) fn fill(&self, content: &[u8]) -> (Vec<u8>, bool) {
+    pub(super) fn fill(&self, content: &[u8]) -> Result<(Vec<u8>, bool), TooMuch> {
+        let most = content.len() + MOST_FILLED;
         let mut filled = Vec::with_capacity(content.len());
         let mut rest = content;
         let mut all_known = true;
@@ -58,19 +65,22 @@ impl Facts {
             let format = &rest[at + OPEN.len()..];
             let Some(end) = format.iter().position(|b| *b == b'$') else { break };
             filled.extend_from_slice(&rest[..at]);
-            all_known &= self.expand(&format[..end], &mut filled);
+            all_known &= self.expand(&format[..end], &mut filled, most)?;
             rest = &format[end + 1..];
         }
         filled.extend_from_slice(rest);
-        (filled, !all_known)
+        Ok((filled, !all_known))
     }
 
-    fn expand(&self, format: &[u8], out: &mut Vec<u8>) -> bool {
+    fn expand(&self, format: &[u8], out: &mut Vec<u8>, most: usize) -> Result<bool, TooMuch> {
         let mut rest = format;
         let mut all_known = true;
         while let Some(at) = rest.iter().position(|b| *b == b'%') {
             out.extend_from_slice(&rest[..at]);
             rest = &rest[at..];
+            if out.len() > most {
+                return Err(TooMuch);
+            }
             if let Some(length) = self.placeholder(&rest[1..], out) {
                 rest = &rest[1 + length..];
             } else {
@@ -80,7 +90,7 @@ impl Facts {
             }
         }
         out.extend_from_slice(rest);
-        all_known
+        if out.len() > most { Err(TooMuch) } else { Ok(all_known) }
     }
 
     /// Writes what stands for the placeholder at the beginning of `format`, and answers its

@@ -89,7 +89,7 @@ impl KnownHosts {
         Ok(known)
     }
 
-    fn add(&mut self, file: &Path, text: &[u8]) {
+    pub(super) fn add(&mut self, file: &Path, text: &[u8]) {
         for (number, line) in text.split(|b| *b == b'\n').enumerate() {
             let line = String::from_utf8_lossy(line);
             let line = line.trim();

@@ -49,9 +49,12 @@ pub(super) fn put_number(to: &mut Vec<u8>, bytes: &[u8]) {
     put(to, &[sign, digits].concat());
 }
 
-/// The kind of a public key: its first field.
+/// The kind of a public key: its first field, if that is a name as SSH has them (printable, at
+/// most 64 characters).
 pub(super) fn kind_of(key: &[u8]) -> Option<String> {
-    String::from_utf8(Fields::of(key).text()?.to_vec()).ok()
+    let kind = std::str::from_utf8(Fields::of(key).text()?).ok()?;
+    let is_name = kind.len() <= 64 && kind.bytes().all(|byte| byte.is_ascii_graphic());
+    is_name.then(|| kind.to_owned())
 }
 
 /// `SHA256:…` of a public key, as `ssh-keygen -l` shows it.

@@ -5,11 +5,12 @@
 
 use std::borrow::Cow;
 use std::fs::File as OsFile;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use git2::{Odb, Repository};
 use nix::errno::Errno;
@@ -23,7 +24,9 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 use super::Failure;
 use super::checkout::{CheckoutOptions, File, Layout};
 use super::convert::{ident, is_lfs_pointer};
-use super::substitute::Facts;
+use super::large::{LARGE, LARGEST_CONVERTED, Packs};
+use super::substitute::{Facts, MOST_FILLED};
+use crate::diagnostic::quoted;
 use crate::domain::Revision;
 
 /// Files a thread takes at a time.
@@ -73,7 +76,8 @@ pub(super) fn write(job: &Job<'_>, root: &Path) -> Result<Written, Failure> {
     let cloned = cloned.map_err(|error| Failure::file("open the directory", root, error))?;
     let as_given =
         as_given(&cloned).map_err(|error| Failure::file("write below", root, error.into()))?;
-    let place = Place { job, root, top: cloned, as_given };
+    let (packs, in_memory) = (OnceLock::new(), Mutex::new(()));
+    let place = Place { job, root, top: cloned, as_given, packs, in_memory };
     place.make_directories()?;
     let share = place.write_files()?;
     place.make_links()?;
@@ -123,6 +127,10 @@ struct Place<'a> {
     top: OwnedFd,
     /// Modes are what they are made with: nothing has to be set afterwards.
     as_given: bool,
+    /// Opened for the first large file.
+    packs: OnceLock<Packs>,
+    /// Held for a large file that has to be in memory: one at a time.
+    in_memory: Mutex<()>,
 }
 
 impl Place<'_> {
@@ -248,40 +256,90 @@ impl Place<'_> {
         objects: &Odb<'_>,
         share: &mut Share,
     ) -> Result<(), Failure> {
-        let path = || self.job.layout.path(file.directory, &file.name);
-        let object = objects
-            .read(file.id)
-            .map_err(|error| Failure::git("reading a file", self.job.repository, error))?;
+        let unread = |error| Failure::git("reading a file", self.job.repository, error);
+        let (size, _) = objects.read_header(file.id).map_err(unread)?;
+        if size >= LARGE
+            && (file.conversion.is_none() || size > LARGEST_CONVERTED)
+            && self.write_large(file, directory, size)?
+        {
+            share.bytes += size as u64;
+            return Ok(());
+        }
+        let _alone = (size >= LARGE).then(|| super::lock(&self.in_memory));
+        let object = objects.read(file.id).map_err(unread)?;
         if object.kind() != git2::ObjectType::Blob {
             return Err(Failure::Damaged {
                 path: self.job.repository.to_owned(),
                 detail: format!("{} is not a file's content", file.id),
             });
         }
-        let content = self.converted(file, object.data(), share);
+        let content = self.converted(file, object.data(), share)?;
         share.bytes += content.len() as u64;
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let failed = |error| self.failed("write", &path(), error);
-        let mode = if file.executable { 0o755 } else { 0o644 };
-        let mode = Mode::from_bits_truncate(mode);
-        let handle = openat(directory, file.name.as_slice(), flags, mode).map_err(failed)?;
-        let mut handle = OsFile::from(handle);
-        let written = handle.write_all(&content);
-        written.map_err(|error| {
-            let path = self.root.join(String::from_utf8_lossy(&path()).into_owned());
-            Failure::file("write", &path, error)
-        })?;
-        if !self.as_given {
-            fchmod(&handle, mode).map_err(failed)?;
-        }
-        let time = self.time();
-        futimens(&handle, &time, &time).map_err(failed)
+        let mut handle = self.create(file, directory)?;
+        handle.write_all(&content).map_err(|error| self.unwritten(file, error))?;
+        self.finish_file(file, &handle)
     }
 
-    fn converted<'c>(&self, file: &File, content: &'c [u8], share: &mut Share) -> Cow<'c, [u8]> {
+    /// Writes a large file piece by piece; false, and nothing is there, if it has to be in
+    /// memory.
+    fn write_large(&self, file: &File, directory: &OwnedFd, size: usize) -> Result<bool, Failure> {
+        let packs = self.packs.get_or_init(|| Packs::of(self.job.repository));
+        let interrupt = &self.job.options.interrupt;
+        let go_on = || interrupt.signal().map_or(Ok(()), |_| Err(ErrorKind::Interrupted.into()));
+        let mut handle = self.create(file, directory)?;
+        match packs.copy(file.id, size, &mut handle, &go_on) {
+            Ok(true) => self.finish_file(file, &handle).map(|()| true),
+            Ok(false) => {
+                unlinkat(directory, file.name.as_slice(), UnlinkatFlags::NoRemoveDir)
+                    .map_err(|error| self.unwritten(file, error.into()))?;
+                Ok(false)
+            }
+            Err(error) => Err(match (interrupt.signal(), error.kind()) {
+                (Some(signal), _) => Failure::Interrupted(signal),
+                (
+                    None,
+                    ErrorKind::InvalidData | ErrorKind::InvalidInput | ErrorKind::UnexpectedEof,
+                ) => {
+                    let path = self.job.repository.to_owned();
+                    Failure::Damaged { path, detail: error.to_string() }
+                }
+                _ => self.unwritten(file, error),
+            }),
+        }
+    }
+
+    fn create(&self, file: &File, directory: &OwnedFd) -> Result<OsFile, Failure> {
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let path = || self.job.layout.path(file.directory, &file.name);
+        let failed = |error| self.failed("write", &path(), error);
+        openat(directory, file.name.as_slice(), flags, mode(file)).map(OsFile::from).map_err(failed)
+    }
+
+    fn unwritten(&self, file: &File, error: std::io::Error) -> Failure {
+        let path = self.job.layout.path(file.directory, &file.name);
+        let path = self.root.join(String::from_utf8_lossy(&path).into_owned());
+        Failure::file("write", &path, error)
+    }
+
+    fn finish_file(&self, file: &File, handle: &OsFile) -> Result<(), Failure> {
+        let path = || self.job.layout.path(file.directory, &file.name);
+        let failed = |error| self.failed("write", &path(), error);
+        if !self.as_given {
+            fchmod(handle, mode(file)).map_err(failed)?;
+        }
+        let time = self.time();
+        futimens(handle, &time, &time).map_err(failed)
+    }
+
+    fn converted<'c>(
+        &self,
+        file: &File,
+        content: &'c [u8],
+        share: &mut Share,
+    ) -> Result<Cow<'c, [u8]>, Failure> {
         let mut content = Cow::Borrowed(content);
-        let Some(conversion) = &file.conversion else { return content };
+        let Some(conversion) = &file.conversion else { return Ok(content) };
         let path = || self.job.layout.path(file.directory, &file.name);
         if conversion.filter.as_deref() == Some("lfs") && is_lfs_pointer(&content) {
             share.lfs_pointers.push(path());
@@ -299,13 +357,17 @@ impl Place<'_> {
             }
         }
         if let Some(facts) = self.job.facts.filter(|_| conversion.substitute) {
-            let (filled, unknown) = facts.fill(&content);
+            let (filled, unknown) = facts.fill(&content).map_err(|_| {
+                let name = quoted(&String::from_utf8_lossy(&path()));
+                let what = format!("what `export-subst` adds to {name}");
+                Failure::TooLarge { revision: self.job.revision, what, most: MOST_FILLED }
+            })?;
             content = Cow::Owned(filled);
             if unknown {
                 share.not_substituted.push(path());
             }
         }
-        content
+        Ok(content)
     }
 
     fn time(&self) -> TimeSpec {
@@ -343,6 +405,11 @@ impl Place<'_> {
         // Now others may look inside.
         fchmod(&self.top, DIRECTORY).map_err(failed)
     }
+}
+
+/// The mode of a file.
+fn mode(file: &File) -> Mode {
+    if file.executable { DIRECTORY } else { Mode::from_bits_truncate(0o644) }
 }
 
 /// Whether what is made here has the mode that is asked for, whatever the umask and the access

@@ -193,7 +193,7 @@ impl Log {
         let line = match self.options.format {
             Format::Text => line.to_text(),
             Format::Json => match serde_json::to_string(&line) {
-                Ok(json) => json + "\n",
+                Ok(json) => super::tame_json(&json) + "\n",
                 Err(_) => return,
             },
         };

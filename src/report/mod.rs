@@ -220,11 +220,29 @@ pub fn tame(line: &str, width: usize) -> String {
             '\t' => ' ',
             // C1 controls and the bidirectional overrides move things around, too.
             c if c.is_control() => '\u{fffd}',
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' => {
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
                 '\u{fffd}'
             }
             c => c,
         });
+    }
+    tamed
+}
+
+/// JSON that can be printed anywhere: what its writer leaves as it is, and moves things around
+/// on a terminal, becomes an escape that stands for the same.
+pub fn tame_json(json: &str) -> String {
+    let mut tamed = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            // All of them have four digits, and stand inside of texts only.
+            '\u{7f}'..='\u{9f}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => tamed.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => tamed.push(c),
+        }
     }
     tamed
 }

@@ -50,6 +50,13 @@ impl Keys {
         Ok(keys)
     }
 
+    /// None at all.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn none() -> Self {
+        let (ssh, openpgp, revoked) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { paths: Vec::new(), ssh, openpgp, revoked, revoked_in: None }
+    }
+
     /// The files as messages name them.
     pub(super) fn files(&self) -> String {
         let names: Vec<_> = self.paths.iter().map(|path| format!("`{}`", path.display())).collect();

@@ -17,6 +17,8 @@
 //! got into wrong hands is therefore to be taken out of the file or put into `revoked_keys`,
 //! which counts whatever the time.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod keys;
 mod object;
 mod openpgp;

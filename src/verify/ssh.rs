@@ -10,6 +10,7 @@ use ssh_key::{HashAlg, PublicKey, SshSig};
 
 use super::keys::Keys;
 use super::{Key, Verdict, date};
+use crate::diagnostic::quoted;
 
 /// What git signs for.
 const NAMESPACE: &str = "git";
@@ -113,22 +114,22 @@ fn word(text: &str) -> (&str, &str) {
 }
 
 fn options(text: &str, signer: &mut Signer) -> Result<(), String> {
-    let mut quoted = false;
+    let mut inside = false;
     let options = text.split(|c: char| {
-        quoted ^= c == '"';
-        c == ',' && !quoted
+        inside ^= c == '"';
+        c == ',' && !inside
     });
     let mut seen = Vec::new();
     for option in options {
         let (name, value) = option.split_once('=').unwrap_or((option, ""));
         let name = name.to_ascii_lowercase();
         if seen.contains(&name) {
-            return Err(format!("the option `{name}` is given twice"));
+            return Err(format!("the option {} is given twice", quoted(&name)));
         }
         let value = value
             .strip_prefix('"')
             .and_then(|value| value.strip_suffix('"'))
-            .ok_or_else(|| format!("the option `{name}` has no value in quotes"));
+            .ok_or_else(|| format!("the option {} has no value in quotes", quoted(&name)));
         match name.as_str() {
             "cert-authority" => {
                 return Err("certificates (`cert-authority`) are not supported".into());
@@ -136,7 +137,7 @@ fn options(text: &str, signer: &mut Signer) -> Result<(), String> {
             "namespaces" => signer.namespaces = Some(value?.to_owned()),
             "valid-after" => signer.after = Some(time(value?)?),
             "valid-before" => signer.before = Some(time(value?)?),
-            _ => return Err(format!("the option `{name}` is not known")),
+            _ => return Err(format!("the option {} is not known", quoted(&name))),
         }
         seen.push(name);
     }
@@ -145,7 +146,7 @@ fn options(text: &str, signer: &mut Signer) -> Result<(), String> {
 
 /// `YYYYMMDD[HHMM[SS]][Z]`, in this host's time zone without `Z`.
 fn time(text: &str) -> Result<i64, String> {
-    let wrong = || format!("`{text}` is not a time (YYYYMMDD[HHMM[SS]][Z])");
+    let wrong = || format!("{} is not a time (YYYYMMDD[HHMM[SS]][Z])", quoted(text));
     let (digits, zone) = match text.strip_suffix('Z') {
         Some(digits) => (digits, TimeZone::UTC),
         None => (text, TimeZone::system()),
@@ -232,7 +233,7 @@ impl Signer {
         if let Some(patterns) = &self.namespaces
             && !fits(patterns, NAMESPACE)
         {
-            return Err(format!("the file lets it sign for `{patterns}` only"));
+            return Err(format!("the file lets it sign for {} only", quoted(patterns)));
         }
         if self.after.is_none() && self.before.is_none() {
             return Ok(());

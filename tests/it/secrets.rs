@@ -276,3 +276,34 @@ fn a_credential_in_a_url_is_refused_and_not_repeated() {
     assert!(!format!("{ran:?}").contains("s3cr3tpass"), "{ran:?}");
     let _ = ran.says("credential");
 }
+
+/// Command lines and environments of the program and of all that it starts, as anybody with the
+/// right to look sees them, looked at all the time.
+#[test]
+fn no_process_shows_a_secret_while_it_runs() {
+    let estate = Estate::with_ssh(TestHost::new());
+    let key = std::fs::read_to_string(estate.host.path("secrets/id_ed25519")).expect("the key");
+    let line = key.lines().nth(2).expect("a line of it").to_owned();
+    let coded =
+        openssl::base64::encode_block(format!("x-access-token:{}", estate.token).as_bytes());
+    estate.host.hook("api", "sleep 0.3");
+    estate.want(&estate.release_all("v1"));
+    let mut running = estate.host.start(&["deploy"]);
+    let (mut looks, mut seen) = (0, std::collections::BTreeSet::new());
+    let begun = std::time::Instant::now();
+    while running.runs() && begun.elapsed().as_secs() < 80 {
+        for (pid, _) in estate.host.processes() {
+            for name in ["cmdline", "environ"] {
+                let text = std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                for secret in [&estate.token, &line, &coded] {
+                    assert!(!text.contains(secret.as_str()), "{name} of {pid} shows a secret");
+                }
+            }
+            seen.insert(pid);
+        }
+        looks += 1;
+    }
+    running.wait().ok();
+    assert!(looks > 10 && seen.len() > 3, "{looks} looks at {seen:?}");
+}

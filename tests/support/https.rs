@@ -64,6 +64,7 @@ enum Wrong {
     Status(u16, Vec<(String, String)>),
     Redirect(u16, String),
     Page(String, &'static str),
+    Bytes(Vec<u8>),
     Hang,
     Reset,
     Close,
@@ -115,6 +116,11 @@ impl Fault {
     /// 200 and something that is neither git's nor a web page.
     pub fn babble(text: &str) -> Self {
         Self::new(Wrong::Page(text.to_owned(), "text/plain"))
+    }
+
+    /// 200, and this as the answer to a request for a pack.
+    pub fn answer(bytes: Vec<u8>) -> Self {
+        Self::new(Wrong::Bytes(bytes)).method("POST")
     }
 
     /// The request is read and never answered.
@@ -592,6 +598,10 @@ impl Shared {
                 return plain(out, request, status, &headers, "text/plain", &text);
             }
             Some(Wrong::Page(text, kind)) => return plain(out, request, 200, &[], kind, &text),
+            Some(Wrong::Bytes(bytes)) => {
+                let kind = "application/x-git-upload-pack-result";
+                return plain(out, request, 200, &[], kind, &bytes);
+            }
             Some(Wrong::Redirect(status, target)) => {
                 let query = if request.query.is_empty() { "" } else { "?" };
                 let base = if target.contains("://") {
@@ -759,17 +769,18 @@ fn plain(
     status: u16,
     headers: &[(String, String)],
     kind: &str,
-    text: &str,
+    content: &(impl AsRef<[u8]> + ?Sized),
 ) -> std::io::Result<bool> {
+    let content = content.as_ref();
     request.status = status;
-    request.answer_bytes = text.len() as u64;
+    request.answer_bytes = content.len() as u64;
     let mut head = format!("HTTP/1.1 {status} {}\r\n", reason(status));
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    head.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n", text.len()));
+    head.push_str(&format!("Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n", content.len()));
     out.write_all(head.as_bytes())?;
-    out.write_all(text.as_bytes())?;
+    out.write_all(content)?;
     out.flush()?;
     Ok(true)
 }

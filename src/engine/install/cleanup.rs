@@ -80,7 +80,7 @@ pub(super) fn foresee(list: &Path) -> Result<Removal, Error> {
     Ok(foresee_lines(&text))
 }
 
-fn foresee_lines(text: &[u8]) -> Removal {
+pub(super) fn foresee_lines(text: &[u8]) -> Removal {
     let mut removal = Removal::default();
     let mut listed: HashSet<&Path> = HashSet::new();
     let mut parents: HashSet<&Path> = HashSet::new();

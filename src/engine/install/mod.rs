@@ -22,6 +22,12 @@ pub use conflict::{Conflict, unfit_name};
 
 use crate::engine::appspec::AppSpec;
 
+/// Foresees what a clean-up list would remove, and forgets it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn foresee_list(text: &[u8]) {
+    drop(cleanup::foresee_lines(text));
+}
+
 /// What is to be installed, and where.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::offer::Mismatch;
 use super::{credentials, dial, proxy};
+use crate::diagnostic::quoted;
 use crate::domain::{RefName, RepoUrl, Revision};
 
 pub use certificate::{CertificateFault, UntrustedCertificate};
@@ -346,7 +347,7 @@ pub enum Failure {
         source: io::Error,
     },
     /// A name in the tree that must not become a file.
-    #[error("the tree of {revision} holds the name {name:?}: {why}")]
+    #[error("the tree of {revision} holds the name {}: {why}", quoted(name))]
     UnsafeName {
         /// The commit.
         revision: Revision,
@@ -355,8 +356,22 @@ pub enum Failure {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// Something that is larger than any that is meant: a few bytes can stand for a lot.
+    #[error("{what} of {revision} has more than the {most} bytes that are read")]
+    TooLarge {
+        /// The commit.
+        revision: Revision,
+        /// Which part of it.
+        what: String,
+        /// How many bytes it may have.
+        most: usize,
+    },
     /// A file whose `working-tree-encoding` cannot be produced.
-    #[error("`{path}` in {revision} wants the encoding `{encoding}`, which is not supported")]
+    #[error(
+        "{} in {revision} wants the encoding {}, which is not supported",
+        quoted(path),
+        quoted(encoding)
+    )]
     Encoding {
         /// The commit.
         revision: Revision,

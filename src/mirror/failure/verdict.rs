@@ -73,6 +73,7 @@ impl Failure {
             | Self::DiskFull { .. }
             | Self::File { .. }
             | Self::UnsafeName { .. }
+            | Self::TooLarge { .. }
             | Self::Encoding { .. }
             | Self::Git { .. } => Retry::Never,
         }
@@ -116,7 +117,9 @@ impl Failure {
             Self::Interrupted(signal) => ExitCode::of_signal(*signal),
             Self::Locked { .. } => ExitCode::Locked,
             Self::DiskFull { .. } | Self::File { .. } => ExitCode::Unfit,
-            Self::UnsafeName { .. } | Self::Encoding { .. } => ExitCode::Refused,
+            Self::UnsafeName { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => {
+                ExitCode::Refused
+            }
         }
     }
 }

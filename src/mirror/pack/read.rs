@@ -219,6 +219,12 @@ impl Pack {
         Ok(())
     }
 
+    /// The compressed bytes of an object, from `skip` bytes behind its beginning.
+    pub(in crate::mirror) fn bytes_of(&self, number: usize, skip: usize) -> impl io::BufRead {
+        let (start, end) = self.extent(number);
+        io::BufReader::new(Extent { file: self.file.file(), at: start + skip as u64, end })
+    }
+
     fn extent(&self, number: usize) -> (u64, u64) {
         let start = self.offset(number).unwrap_or_default();
         let after = self.order.partition_point(|(offset, _)| *offset <= start);
@@ -244,5 +250,22 @@ impl Pack {
 
     fn number(&self, at: usize) -> u32 {
         self.index[at..at + 4].iter().fold(0, |number, byte| number << 8 | u32::from(*byte))
+    }
+}
+
+/// A part of a file, without moving its position.
+struct Extent<'a> {
+    file: &'a std::fs::File,
+    at: u64,
+    end: u64,
+}
+
+impl io::Read for Extent<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = self.end.saturating_sub(self.at);
+        let most = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.read_at(&mut buffer[..most], self.at)?;
+        self.at += read as u64;
+        Ok(read)
     }
 }

@@ -1,0 +1,70 @@
+//! Large files: from their pack to the disk without ever being in memory as a whole. A few
+//! kilobytes of a pack can stand for a gigabyte.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use git2::Oid;
+
+use super::pack::Pack;
+
+/// Files from this size on are written piece by piece.
+pub(super) const LARGE: usize = 16 << 20;
+/// Larger files are left as they are, whatever `.gitattributes` say, as by `git archive`
+/// (`core.bigFileThreshold`).
+pub(super) const LARGEST_CONVERTED: usize = 512 << 20;
+
+const PIECE: usize = 256 << 10;
+/// A commit, tree, blob or tag that is no difference to another.
+const WHOLE: std::ops::RangeInclusive<u8> = 1..=4;
+
+/// The packs of a mirror, to read single objects from.
+pub(super) struct Packs(Vec<Pack>);
+
+impl Packs {
+    /// Opens all that can be read; what is in none is read in another way.
+    pub(super) fn of(repository: &Path) -> Self {
+        let entries = fs_err::read_dir(repository.join("objects/pack"));
+        let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+        let indexes = paths.filter(|path| path.extension().is_some_and(|end| end == "idx"));
+        Self(indexes.filter_map(|path| Pack::open(&path).ok()).collect())
+    }
+
+    /// Copies the content of a blob of `size` bytes to `out`; false if no pack has it as a
+    /// whole. `go_on` is asked before each piece.
+    ///
+    /// # Errors
+    /// What was read is not what the id says (`InvalidData`); what `out` and `go_on` say.
+    pub(super) fn copy(
+        &self,
+        id: Oid,
+        size: usize,
+        out: &mut dyn Write,
+        go_on: &dyn Fn() -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let found = self.0.iter().find_map(|pack| {
+            let number = pack.find(id)?;
+            let head = pack.head(number).ok()?;
+            WHOLE.contains(&head.kind).then_some((pack, number, head))
+        });
+        let Some((pack, number, head)) = found else { return Ok(false) };
+        let mut content = flate2::read::ZlibDecoder::new(pack.bytes_of(number, head.length));
+        let mut sum = openssl::sha::Sha1::new();
+        sum.update(format!("blob {size}\0").as_bytes());
+        let mut piece = vec![0; PIECE];
+        let mut rest = size;
+        while rest > 0 {
+            go_on()?;
+            let wanted = rest.min(PIECE);
+            content.read_exact(&mut piece[..wanted])?;
+            sum.update(&piece[..wanted]);
+            out.write_all(&piece[..wanted])?;
+            rest -= wanted;
+        }
+        if sum.finish() == id.as_bytes()[..20] {
+            Ok(true)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("{id} has another content")))
+        }
+    }
+}
