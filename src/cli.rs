@@ -110,6 +110,8 @@ pub enum Command {
     Man(ManArgs),
     /// Look for what would break a deployment: servers, credentials, directories, tool
     Doctor(DoctorArgs),
+    /// Print the JSON Schema of the manifest, for editors
+    Schema,
     /// The built-in codedeploy-local, with the options of the agent's own
     #[command(name = "codedeploy-local", disable_help_flag = true)]
     CodedeployLocal {
@@ -137,6 +139,7 @@ impl Command {
             Self::Init(_) => "init",
             Self::Completion(_) => "completion",
             Self::Man(_) => "man",
+            Self::Schema => "schema",
             Self::CodedeployLocal { .. } => "codedeploy-local",
         }
     }

@@ -1,4 +1,4 @@
-//! What the program prints about itself: shell completion and man pages.
+//! What the program prints about itself: shell completion, man pages and the manifest's schema.
 
 use std::path::Path;
 
@@ -15,6 +15,11 @@ pub fn completion(args: &CompletionArgs) -> Answer {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut script);
     Answer { stdout: String::from_utf8_lossy(&script).into_owned(), code: ExitCode::Ok }
+}
+
+/// `schema`: for editors.
+pub fn schema() -> Answer {
+    Answer { stdout: crate::manifest::schema::SCHEMA.to_owned(), code: ExitCode::Ok }
 }
 
 /// `man`: the page on standard output, or all pages into a directory.

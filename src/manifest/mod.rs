@@ -17,6 +17,7 @@ mod needs;
 pub mod policy;
 mod proxy;
 pub mod reporting;
+pub mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
