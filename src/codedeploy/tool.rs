@@ -193,11 +193,15 @@ impl Tool {
     }
 }
 
-/// The path of this program, which also works when the file was replaced by an upgrade.
+/// A path that starts this program again, and no other version of it: an upgrade may have put
+/// another file in its place since it was started.
 fn this_program() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|error| {
+    const SELF: &str = "/proc/self/exe";
+    let path = std::env::current_exe().map_err(|error| {
         Failure::from_error(ExitCode::Unfit, &error).context("cannot find this program's own file")
-    })
+    })?;
+    // Of a file that was replaced the kernel says `PATH (deleted)`; its link still leads to it.
+    Ok(if path.exists() { path } else { PathBuf::from(SELF) })
 }
 
 /// Asks a tool for its version and options. It does not see the variables in `hidden`.

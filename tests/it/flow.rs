@@ -248,3 +248,26 @@ fn hooks_of_an_app_know_its_commit_and_not_the_outer_one() {
         }
     }
 }
+
+#[test]
+fn a_run_whose_program_is_replaced_goes_on_as_what_it_was() {
+    // An instance's package manager does not wait for deployments.
+    let mut host = TestHost::new();
+    let program = host.path("multideployer");
+    std::fs::copy(env!("CARGO_BIN_EXE_multideployer"), &program).expect("a copy");
+    host.set("NEW_PROGRAM", "/bin/false");
+    let estate = Estate::new(host);
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let shell = "case $LIFECYCLE_EVENT in ApplicationStart)";
+    let replaced =
+        format!("{shell} cp $NEW_PROGRAM {0}.new; mv {0}.new {0} ;; esac", program.display());
+    estate.host.hook("gateway", &replaced);
+    let given = estate.host.command(&["deploy"]);
+    let mut command = std::process::Command::new(&program);
+    command.args(given.get_args()).env_clear().current_dir(estate.host.dir());
+    command.envs(given.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    estate.host.start_command(command).wait().ok();
+    estate.assert_installed(["v1"; 3]);
+    assert!(std::fs::metadata(&program).expect("a file").len() < 1_000_000, "it was replaced");
+}
