@@ -311,7 +311,7 @@ fn completion_and_man_pages_know_the_commands() {
         assert!(checked.map_or(shell != "bash", |status| status.success()), "{shell}");
     }
     let schema = host.run_bare(&["schema"]).ok().stdout;
-    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
     assert_eq!(schema["properties"]["apps"]["items"]["required"][2], "release");
     let page = host.run_bare(&["man"]).ok().stdout;
     assert!(page.contains(".TH multideployer 1") && page.contains("Exit codes"), "{page}");
