@@ -442,6 +442,8 @@ pub struct App {
     pub on_failure: Option<OnFailure>,
     /// What its commit has to prove.
     pub verify: Option<Verify>,
+    /// Whether the submodules of its tree are deployed with it.
+    pub submodules: bool,
 }
 
 impl App {

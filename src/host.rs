@@ -3,6 +3,7 @@
 mod fetch;
 mod predecessor;
 mod room;
+pub(crate) mod submodules;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -205,7 +206,7 @@ impl<'a> LiveHost<'a> {
         let progress = self.progress(app);
         self.turns.take(&source, revision, mirror.is_empty(), || {
             if share {
-                let mirrors = mirror.path().parent().unwrap_or(self.run.cache).to_owned();
+                let mirrors = self.run.cache.join("mirrors");
                 if let Some(taken) = mirror.take_over(revision, &app.source, &mirrors, &progress)? {
                     let from = taken.from.display();
                     console.log(Some(name), &format!("took {} from `{from}`", taken.commit));
@@ -271,12 +272,19 @@ impl<'a> LiveHost<'a> {
         directory: &Path,
     ) -> Result<mirror::Worktree, Trouble> {
         let target = directory.join(commit.to_string());
-        let options = CheckoutOptions {
+        let mut worktree = mirror.checkout(commit, &target, &self.checkout_options(app))?;
+        if app.submodules {
+            self.fill(mirror, app, commit, &mut worktree)?;
+        }
+        Ok(worktree)
+    }
+
+    fn checkout_options(&self, app: &App) -> CheckoutOptions {
+        CheckoutOptions {
             export_ignore: app.export_ignore,
             interrupt: self.run.interrupt.clone(),
             ..Default::default()
-        };
-        Ok(mirror.checkout(commit, &target, &options)?)
+        }
     }
 
     /// A worktree that passes the checks, what they warn of, and where its files go.

@@ -338,6 +338,7 @@ pub(crate) mod tests {
             timeout: None,
             on_failure: None,
             verify: None,
+            submodules: false,
         }
     }
 

@@ -230,8 +230,11 @@ impl Check<'_> {
         let submodules = self.inside(&worktree.submodules);
         if !submodules.is_empty() {
             self.refuse(
-                format!("submodules are not supported yet: {}", some(&submodules)),
-                Some("they would be deployed as empty directories; put their content into the repository"),
+                format!(
+                    "submodules, which would be deployed as empty directories: {}",
+                    some(&submodules)
+                ),
+                Some("deploy their content with `submodules: true`, or put it into the repository"),
             );
         }
         let pointers = self.inside(&worktree.lfs_pointers);

@@ -28,6 +28,9 @@ impl LiveHost<'_> {
             let held = mirror.holds(revision) && mirror.source().is_none_or(|of| of == source);
             let commit = self.obtain(mirror, app, revision, share)?;
             self.verify(mirror, app, revision, commit)?;
+            if app.submodules {
+                self.fetch_submodules(mirror, app, commit)?;
+            }
             Ok(Obtained { commit, held })
         })?;
         self.put_in_order(&app.name, &mirror, TIDYING);

@@ -21,6 +21,7 @@ use crate::bundle::{self, Contents};
 use crate::domain::{App, Revision};
 use crate::engine::install::{self, Installed};
 use crate::error::Failure;
+use crate::host::submodules::fill_unlocked;
 use crate::host::{deployment_root, private_directory};
 use crate::ledger::mirror_path;
 use crate::mirror::{self, CheckoutOptions};
@@ -178,12 +179,14 @@ fn compare(
         interrupt: interrupt.clone(),
         ..CheckoutOptions::default()
     };
-    let worktree = mirror::checkout_unlocked(&mirror, commit, &workshop.target, &options).map_err(
-        |failure| {
+    let mut worktree = mirror::checkout_unlocked(&mirror, commit, &workshop.target, &options)
+        .map_err(|failure| {
             let failure = Failure::from(failure);
             failure.context(format!("{} is not in the mirror as a whole", commit.short()))
-        },
-    )?;
+        })?;
+    if app.submodules {
+        fill_unlocked(app, &mirror, commit, &mut worktree, &options)?;
+    }
     let Contents { files, scripts, retains } = bundle::contents(app, &worktree)?;
     let agent = settings.agent_configuration_file.as_deref();
     let instructions = deployment_root(agent, &settings.state_dir).join("deployment-instructions");

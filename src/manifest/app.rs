@@ -31,9 +31,10 @@ const SECOND: &[&str] = &[
     "checks",
     "release_file",
     "verify",
+    "submodules",
 ];
 
-const LATER: &[&str] = &["submodules", "lfs"];
+const LATER: &[&str] = &["lfs"];
 
 const APP: Keys =
     Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
@@ -84,6 +85,7 @@ pub(super) struct Common {
     checks: Option<Vec<Check>>,
     release_file: Option<PathBuf>,
     verify: Option<verify::Given>,
+    submodules: Option<bool>,
 }
 
 /// What became of one entry of `apps`.
@@ -169,6 +171,7 @@ fn common(fields: &mut Fields<'_>, directory: &Path, findings: &mut Findings) ->
             .filter(|node| !node.is_null())
             .and_then(|node| when::read(node, findings)),
         verify: verify::take(fields, findings),
+        submodules: findings.take_bool(fields, "submodules"),
     }
 }
 
@@ -229,6 +232,7 @@ pub(super) fn read<'n>(
         timeout: own.timeout.or(defaults.timeout),
         on_failure: own.on_failure.or(defaults.on_failure),
         verify,
+        submodules: own.submodules.or(defaults.submodules).unwrap_or(false),
     });
     entry
 }

@@ -19,6 +19,7 @@ mod proxy;
 pub mod reporting;
 pub mod schema;
 mod source;
+pub(crate) mod submodule;
 #[cfg(test)]
 mod tests;
 mod verify;

@@ -69,6 +69,23 @@ pub struct Worktree {
     pub warnings: Vec<String>,
 }
 
+impl Worktree {
+    /// Adds what is known of a tree that was put into this one at `place`.
+    pub fn take_in(&mut self, place: &Path, other: Self) {
+        let Self { path: _, files, bytes, symlinks, submodules, lfs_pointers, odd_names, warnings } =
+            other;
+        let there = |paths: Vec<PathBuf>| paths.into_iter().map(|path| place.join(path));
+        self.files += files;
+        self.bytes += bytes;
+        self.symlinks.extend(symlinks.into_iter().map(|(path, to)| (place.join(path), to)));
+        self.submodules.extend(there(submodules));
+        self.lfs_pointers.extend(there(lfs_pointers));
+        self.odd_names.extend(there(odd_names));
+        let about = |warning| format!("in the submodule `{}`: {warning}", place.display());
+        self.warnings.extend(warnings.into_iter().map(about));
+    }
+}
+
 /// What is to be written. Paths are relative, `/` between their parts.
 #[derive(Default)]
 pub(super) struct Layout {
@@ -118,18 +135,28 @@ fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }
 
-/// Writes the tree of `wanted` to `target`, complete or not at all.
-pub(super) fn checkout(
+/// What would be written of the tree of `wanted`; nothing is.
+pub(super) fn survey(
     repository: &Repository,
     wanted: Revision,
-    target: &Path,
     options: &CheckoutOptions,
 ) -> Result<Worktree, Failure> {
-    let damaged = |error| Failure::git("reading the commit", repository.path(), error);
-    let commit = repository
+    Ok(plan(repository, &commit(repository, wanted)?, Path::new(""), options)?.1)
+}
+
+fn commit(repository: &Repository, wanted: Revision) -> Result<git2::Commit<'_>, Failure> {
+    repository
         .find_object(oid(wanted), None)
         .and_then(|object| object.peel_to_commit())
-        .map_err(damaged)?;
+        .map_err(|error| Failure::git("reading the commit", repository.path(), error))
+}
+
+fn plan(
+    repository: &Repository,
+    commit: &git2::Commit<'_>,
+    target: &Path,
+    options: &CheckoutOptions,
+) -> Result<(Layout, Worktree), Failure> {
     let mut planner = Planner {
         repository,
         revision: revision(commit.id()),
@@ -141,7 +168,19 @@ pub(super) fn checkout(
         filters: BTreeMap::new(),
     };
     planner.plan(commit.tree_id())?;
-    let (layout, mut worktree) = planner.finish();
+    Ok(planner.finish())
+}
+
+/// Writes the tree of `wanted` to `target`, complete or not at all.
+pub(super) fn checkout(
+    repository: &Repository,
+    wanted: Revision,
+    target: &Path,
+    options: &CheckoutOptions,
+) -> Result<Worktree, Failure> {
+    let damaged = |error| Failure::git("reading the commit", repository.path(), error);
+    let commit = commit(repository, wanted)?;
+    let (layout, mut worktree) = plan(repository, &commit, target, options)?;
     let substitutes = layout
         .files
         .iter()

@@ -38,6 +38,7 @@ mod share;
 mod shown;
 mod signer;
 mod ssh;
+mod submodules;
 mod substitute;
 mod tls;
 pub mod trust;
@@ -68,6 +69,7 @@ pub use proxy::Proxy;
 pub use repository::leftovers;
 pub(crate) use repository::oid;
 pub use share::Turns;
+pub use submodules::{Error as SubmodulesError, Submodule, of_submodule, submodules_unlocked};
 pub use trust::Trust;
 
 /// TLS for connections to others than git servers: trusts the system's authorities, or those
@@ -340,6 +342,18 @@ impl Mirror {
         checkout::checkout(&self.repository, revision, target, options)
     }
 
+    /// What [`Mirror::checkout`] would write; nothing is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn survey(
+        &self,
+        revision: Revision,
+        options: &CheckoutOptions,
+    ) -> Result<Worktree, Failure> {
+        checkout::survey(&self.repository, revision, options)
+    }
+
     /// Throws the repository away and makes a new one. The ledger's refs are carried over;
     /// those whose object could not be are kept as records without object.
     ///
@@ -380,9 +394,9 @@ pub fn sweep(cache: &Path) -> Result<(), Failure> {
         // One that is to be renamed is found by its leftover.
         let mirror = name.find(".git").map(|end| &name[..end + 4]);
         if let Some(mirror) = mirror.filter(|_| entry.is_dir()) {
-            match repository::clear(&entry.with_file_name(mirror)) {
-                Ok(()) | Err(Failure::Locked { .. }) => {}
-                Err(failure) => return Err(failure),
+            clear(&entry.with_file_name(mirror))?;
+            for module in submodules::mirrors(&entry)? {
+                clear(&module)?;
             }
         }
     }
@@ -395,6 +409,22 @@ pub fn sweep(cache: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Removes a directory that an ended run may have left; none is fine.
+///
+/// # Errors
+/// [`Failure::File`].
+pub fn remove_leftover(path: &Path) -> Result<(), Failure> {
+    repository::remove_tree(path)
+}
+
+/// Removes what killed runs left behind in a mirror that nobody works on.
+fn clear(mirror: &Path) -> Result<(), Failure> {
+    match repository::clear(mirror) {
+        Err(Failure::Locked { .. }) => Ok(()),
+        other => other,
+    }
 }
 
 /// The directories in a directory; none if it is not there.

@@ -9,7 +9,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Failure, housekeeping, library, packed};
+use super::{Failure, housekeeping, library, packed, submodules};
 use crate::domain::Revision;
 use crate::files;
 
@@ -234,6 +234,7 @@ pub(super) fn rebuild(path: &Path, source: Option<&str>) -> Result<(Lock, Reposi
         set_source(&repository, source)?;
     }
     carry_over(path, &repository)?;
+    submodules::carry_over(path, &beside)?;
     drop(repository);
     let failed = |error| Failure::file("replace the mirror", path, error);
     sync(&beside).map_err(failed)?;

@@ -17,6 +17,7 @@ use git2::Repository;
 
 use super::Failure;
 use super::repository::{self, FETCHED, oid};
+use super::submodules::MODULES;
 use crate::domain::Revision;
 
 /// Whose turn it is to fetch, so that what several apps need is fetched once.
@@ -70,8 +71,7 @@ pub(super) fn lenders(
 ) -> Vec<Lender> {
     let mut with_it = Vec::new();
     let mut with_other: Option<(SystemTime, Lender)> = None;
-    for entry in fs_err::read_dir(mirrors).into_iter().flatten().flatten() {
-        let path = entry.path();
+    for path in all(mirrors) {
         if path == own || path.extension().is_none_or(|kind| kind != "git") {
             continue;
         }
@@ -90,6 +90,18 @@ pub(super) fn lenders(
     }
     with_it.extend(with_other.map(|(_, lender)| lender));
     with_it
+}
+
+/// The mirrors in a directory, and those of their submodules.
+fn all(mirrors: &Path) -> Vec<PathBuf> {
+    let paths = |directory: &Path| -> Vec<PathBuf> {
+        let entries = fs_err::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let mut found = paths(mirrors);
+    let modules: Vec<_> = found.iter().flat_map(|mirror| paths(&mirror.join(MODULES))).collect();
+    found.extend(modules);
+    found
 }
 
 /// The ids that a mirror's refs say are here, and since when. Read as files: the mirror may

@@ -31,6 +31,7 @@ mod servers;
 mod sharing;
 mod signatures;
 mod ssh;
+mod submodules;
 mod tools;
 mod upkeep;
 mod verify;

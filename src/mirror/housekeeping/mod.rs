@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `deployed`, `previous`, `attempted` | always, and their commits |
 //! | `history/<run>` | the last 50, and their commits, complete |
-//! | `fetched/<id>` | of the commits of those three refs and of the last 5 runs, and the last 3 fetched |
+//! | `pinned/<commit of the app>/<id>` | in a submodule's mirror: as long as that commit is at hand |
+//! | `fetched/<id>` | of the commits of those refs (the history's: of the last 5 runs), and the last 3 fetched |
 //!
 //! Everything that a ref needs stays: the new pack is written beside the old ones, synced,
 //! and read again object by object before the first old one goes. Killed at any instant, the
@@ -24,6 +25,7 @@ use crate::domain::Revision;
 use crate::process::Interrupt;
 
 pub(super) use consolidate::sweep;
+pub(super) use refs::at_hand;
 
 /// More packs than this are put together.
 const PACKS: usize = 8;
@@ -114,12 +116,21 @@ impl Until<'_> {
 
 impl Mirror {
     /// Removes what no ref needs, and puts the rest together, when enough has come together
-    /// (or always). `None` when it was not worth it.
+    /// (or always), and does so with the mirrors of the submodules. `None` when it was not worth
+    /// it here.
     ///
     /// # Errors
     /// [`Failure::Damaged`] when something that a ref needs is missing; [`Failure::File`],
     /// [`Failure::DiskFull`]. The mirror holds all it held.
     pub fn tidy(&self, effort: &Effort) -> Result<Option<Tidied>, Failure> {
+        let begin = Instant::now();
+        let tidied = self.tidy_own(effort)?;
+        let within = effort.within.saturating_sub(begin.elapsed());
+        self.tidy_submodules(&Effort { within, most: None, ..effort.clone() })?;
+        Ok(tidied)
+    }
+
+    fn tidy_own(&self, effort: &Effort) -> Result<Option<Tidied>, Failure> {
         let place = consolidate::Place::open(&self.repository)?;
         let history = refs::loose_history(&self.path);
         if !(place.is_much() || history > LOOSE || effort.always) {

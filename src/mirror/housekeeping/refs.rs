@@ -9,6 +9,7 @@ use git2::{Oid, Repository};
 use super::file;
 use crate::domain::Revision;
 use crate::mirror::repository::FETCHED;
+use crate::mirror::submodules::PINNED;
 use crate::mirror::{Failure, share};
 
 const RECORDS: [&str; 3] =
@@ -35,6 +36,21 @@ pub(super) const KEEP: [Keep; 3] = [
     Keep { runs: 0, runs_at_hand: 0, fetched_last: 0 },
 ];
 
+/// The commits that are here without their history's help: those of the records, and what was
+/// fetched and has not expired.
+pub(in crate::mirror) fn at_hand(repository: &Repository) -> Result<HashSet<Oid>, git2::Error> {
+    let target = |name: &&str| repository.find_reference(name).ok()?.target();
+    let mut found: HashSet<Oid> = RECORDS.iter().filter_map(target).collect();
+    found.extend(targets(repository, FETCHED)?);
+    Ok(found)
+}
+
+/// What the refs in a place point to.
+fn targets(repository: &Repository, place: &str) -> Result<Vec<Oid>, git2::Error> {
+    let refs = repository.references_glob(&format!("{place}/*"))?;
+    refs.filter_map(|found| found.map(|found| found.target()).transpose()).collect()
+}
+
 /// The refs that nothing needs. The newest run of each of `deployed`, `previous` and
 /// `attempted` stays, and so do the commits that are `wanted`.
 pub(super) fn expired(
@@ -57,6 +73,7 @@ pub(super) fn expired(
     runs.sort_unstable_by(|a, b| b.cmp(a));
     let mut at_hand = records.clone();
     at_hand.extend(runs.iter().take(keep.runs_at_hand).filter_map(|run| commit(run)));
+    at_hand.extend(targets(repository, PINNED).map_err(git)?);
     let mut last = share::fetched(repository.path());
     last.sort_unstable_by(|a, b| b.cmp(a));
     let last: HashSet<Revision> =
