@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use git2::{ObjectType, Oid, Repository};
+use git2::{ObjectType, Odb, OdbObject, Oid, Repository};
 
 use super::attributes::{Attributes, Conversion};
+use super::objects::{self, Entries, Entry};
 use super::repository::{oid, revision};
 use super::substitute::Facts;
 use super::{Failure, names, writer};
@@ -141,7 +142,12 @@ pub(super) fn survey(
     wanted: Revision,
     options: &CheckoutOptions,
 ) -> Result<Worktree, Failure> {
-    Ok(plan(repository, &commit(repository, wanted)?, Path::new(""), options)?.1)
+    let store = odb(repository)?;
+    Ok(plan(repository, &store, &commit(repository, wanted)?, Path::new(""), options)?.1)
+}
+
+fn odb(repository: &Repository) -> Result<Odb<'_>, Failure> {
+    repository.odb().map_err(|error| Failure::git("reading", repository.path(), error))
 }
 
 fn commit(repository: &Repository, wanted: Revision) -> Result<git2::Commit<'_>, Failure> {
@@ -153,12 +159,16 @@ fn commit(repository: &Repository, wanted: Revision) -> Result<git2::Commit<'_>,
 
 fn plan(
     repository: &Repository,
+    store: &Odb<'_>,
     commit: &git2::Commit<'_>,
     target: &Path,
     options: &CheckoutOptions,
 ) -> Result<(Layout, Worktree), Failure> {
+    let damaged = |error| Failure::git("reading the commit", repository.path(), error);
+    objects::read(store, commit.id()).map_err(damaged)?;
     let mut planner = Planner {
         repository,
+        objects: store,
         revision: revision(commit.id()),
         export_ignore: options.export_ignore,
         interrupt: &options.interrupt,
@@ -179,8 +189,9 @@ pub(super) fn checkout(
     options: &CheckoutOptions,
 ) -> Result<Worktree, Failure> {
     let damaged = |error| Failure::git("reading the commit", repository.path(), error);
+    let store = odb(repository)?;
     let commit = commit(repository, wanted)?;
-    let (layout, mut worktree) = plan(repository, &commit, target, options)?;
+    let (layout, mut worktree) = plan(repository, &store, &commit, target, options)?;
     let substitutes = layout
         .files
         .iter()
@@ -199,7 +210,7 @@ pub(super) fn checkout(
         time: commit.time().seconds(),
         options,
     };
-    let written = writer::write(&job, &temporary).and_then(|written| {
+    let written = writer::write(&job, &store, &temporary).and_then(|written| {
         fs_err::rename(&temporary, target)
             .and_then(|()| fs_err::File::open(target.parent().unwrap_or(target))?.sync_all())
             .map_err(|error| Failure::file("put in place", target, error))?;
@@ -314,6 +325,7 @@ fn named_worktrees(directory: &Path) -> std::io::Result<Vec<(PathBuf, String)>> 
 
 struct Planner<'a> {
     repository: &'a Repository,
+    objects: &'a Odb<'a>,
     revision: Revision,
     export_ignore: bool,
     interrupt: &'a Interrupt,
@@ -332,9 +344,10 @@ impl<'a> Planner<'a> {
         self.attributes = self.find_attributes(root)?;
         let mut open = vec![(root, 0)];
         while let Some((tree, directory)) = open.pop() {
-            let tree = self.tree(tree)?;
+            let content = self.tree(tree)?;
             let first_child = open.len();
-            for entry in &tree {
+            for entry in Entries::of(&content) {
+                let entry = entry.ok_or_else(|| self.no_tree(tree))?;
                 if let Some(child) = self.entry(&entry, directory)? {
                     open.push(child);
                 }
@@ -345,17 +358,21 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn tree(&self, id: Oid) -> Result<git2::Tree<'a>, Failure> {
+    fn tree(&self, id: Oid) -> Result<OdbObject<'a>, Failure> {
         if let Some(signal) = self.interrupt.signal() {
             return Err(Failure::Interrupted(signal));
         }
-        self.repository.find_tree(id).map_err(|error| self.damaged(error))
+        objects::read(self.objects, id).map_err(|error| self.damaged(error))
+    }
+
+    fn no_tree(&self, id: Oid) -> Failure {
+        let path = self.repository.path().to_owned();
+        Failure::Damaged { path, detail: format!("{id} is no directory that can be read") }
     }
 
     /// Bytes of an object, without reading them.
     fn size(&self, id: Oid) -> Result<usize, Failure> {
-        let odb = self.repository.odb().map_err(|error| self.damaged(error))?;
-        Ok(odb.read_header(id).map_err(|error| self.damaged(error))?.0)
+        Ok(self.objects.read_header(id).map_err(|error| self.damaged(error))?.0)
     }
 
     fn damaged(&self, error: git2::Error) -> Failure {
@@ -373,10 +390,10 @@ impl<'a> Planner<'a> {
         let mut open = vec![(root, Vec::new())];
         let (mut entries, mut attributes) = (0, 0);
         while let Some((tree, path)) = open.pop() {
-            let tree = self.tree(tree)?;
-            for entry in &tree {
-                let name = entry.name_bytes();
-                let here = join(&path, name);
+            let content = self.tree(tree)?;
+            for entry in Entries::of(&content) {
+                let entry = entry.ok_or_else(|| self.no_tree(tree))?;
+                let here = join(&path, entry.name);
                 entries += 1;
                 if entries > MOST_ENTRIES {
                     return Err(self.unsafe_name(&here, "the tree has more than 1,000,000 entries"));
@@ -385,20 +402,15 @@ impl<'a> Planner<'a> {
                     return Err(self.unsafe_name(&here, "the path is too long"));
                 }
                 match entry.kind() {
-                    Some(ObjectType::Tree) => open.push((entry.id(), here)),
-                    Some(ObjectType::Blob)
-                        if name == b".gitattributes" && entry.filemode_raw() >> 12 == 0o10 =>
-                    {
-                        let size = self.size(entry.id())?;
-                        attributes += size;
+                    objects::DIRECTORY => open.push((entry.id, here)),
+                    objects::FILE if entry.name == b".gitattributes" => {
+                        attributes += self.size(entry.id)?;
                         if attributes > MOST_ATTRIBUTES {
                             let what = "what `.gitattributes` say".to_owned();
                             let (revision, most) = (self.revision, MOST_ATTRIBUTES);
                             return Err(Failure::TooLarge { revision, what, most });
                         }
-                        let blob = self.repository.find_blob(entry.id());
-                        let blob = blob.map_err(|error| self.damaged(error))?;
-                        found.push((path.clone(), blob.content().to_vec()));
+                        found.push((path.clone(), self.content(entry.id)?));
                     }
                     _ => {}
                 }
@@ -410,18 +422,18 @@ impl<'a> Planner<'a> {
     /// Plans one entry; a directory is given back to be gone through.
     fn entry(
         &mut self,
-        entry: &git2::TreeEntry<'_>,
+        entry: &Entry<'_>,
         directory: usize,
     ) -> Result<Option<(Oid, usize)>, Failure> {
         if let Some(signal) = self.interrupt.signal() {
             return Err(Failure::Interrupted(signal));
         }
-        let name = entry.name_bytes();
+        let name = entry.name;
         let path = self.layout.path(directory, name);
         names::check(name).map_err(|why| self.unsafe_name(&path, why))?;
-        let kind = entry.filemode_raw() >> 12;
-        let is_directory = matches!(kind, 0o4 | 0o16);
-        if kind != 0o4 {
+        let kind = entry.kind();
+        let is_directory = matches!(kind, objects::DIRECTORY | objects::SUBMODULE);
+        if kind != objects::DIRECTORY {
             // As `git archive` has it: a directory with a file is there, even without the file.
             self.mark_used(directory);
         }
@@ -435,27 +447,27 @@ impl<'a> Planner<'a> {
             self.worktree.odd_names.push(path_of(&path));
         }
         match kind {
-            0o4 => {
+            objects::DIRECTORY => {
                 let new = self.layout.directories.len();
                 self.layout.directories.push(Directory { path, parent: directory, used: false });
-                return Ok(Some((entry.id(), new)));
+                return Ok(Some((entry.id, new)));
             }
-            0o10 => {
+            objects::FILE => {
                 let conversion = self.conversion(&path)?;
                 self.layout.files.push(File {
                     directory,
                     name: name.to_vec(),
-                    id: entry.id(),
-                    executable: entry.filemode_raw() & 0o100 != 0,
+                    id: entry.id,
+                    executable: entry.mode & 0o100 != 0,
                     conversion,
                 });
             }
-            0o12 => {
-                let target = self.link_target(entry.id(), &path)?;
+            objects::LINK => {
+                let target = self.link_target(entry.id, &path)?;
                 self.worktree.symlinks.push((path_of(&path), path_of(&target)));
                 self.layout.links.push(Link { directory, name: name.to_vec(), target });
             }
-            0o16 => {
+            objects::SUBMODULE => {
                 self.worktree.submodules.push(path_of(&path));
                 self.layout.directories.push(Directory { path, parent: directory, used: true });
             }
@@ -471,16 +483,24 @@ impl<'a> Planner<'a> {
     }
 
     fn link_target(&self, id: Oid, path: &[u8]) -> Result<Vec<u8>, Failure> {
-        let odb = self.repository.odb().map_err(|error| self.damaged(error))?;
         let size = self.size(id)?;
         if size == 0 || size > LONGEST_LINK {
             return Err(self.unsafe_name(path, "it is a link whose target is empty or too long"));
         }
-        let target = odb.read(id).map_err(|error| self.damaged(error))?.data().to_vec();
+        let target = self.content(id)?;
         if target.contains(&0) {
             return Err(self.unsafe_name(path, "it is a link whose target holds a NUL"));
         }
         Ok(target)
+    }
+
+    fn content(&self, id: Oid) -> Result<Vec<u8>, Failure> {
+        let object = objects::read(self.objects, id).map_err(|error| self.damaged(error))?;
+        if object.kind() != ObjectType::Blob {
+            let path = self.repository.path().to_owned();
+            return Err(Failure::Damaged { path, detail: format!("{id} is not a file's content") });
+        }
+        Ok(object.data().to_vec())
     }
 
     fn conversion(&mut self, path: &[u8]) -> Result<Option<Box<Conversion>>, Failure> {

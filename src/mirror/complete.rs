@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use git2::{ObjectType, Oid, Repository};
 
 use super::Failure;
+use super::objects::{self, Entries};
 use super::repository::{FETCHED, oid, revision};
 use crate::domain::{RepoUrl, Revision};
 
@@ -79,30 +80,29 @@ fn not_too_large(repository: &Repository, wanted: Revision) -> Result<(), Failur
 /// Not recursive: how deep the trees go is the remote's choice.
 fn all_there(repository: &Repository, wanted: Revision, root: Oid) -> Result<(), Failure> {
     let damaged = |error| Failure::git("checking what came", repository.path(), error);
-    let objects = repository.odb().map_err(damaged)?;
+    let store = repository.odb().map_err(damaged)?;
     let mut seen = HashSet::from([root]);
     let mut trees = vec![root];
     while let Some(tree) = trees.pop() {
-        let (size, _) = objects.read_header(tree).map_err(damaged)?;
+        let (size, _) = store.read_header(tree).map_err(damaged)?;
         if size > MOST_TREE {
             let what = "a directory".to_owned();
             return Err(Failure::TooLarge { revision: wanted, what, most: MOST_TREE });
         }
-        let tree = repository.find_tree(tree).map_err(damaged)?;
-        for entry in &tree {
-            let id = entry.id();
+        let content = objects::read(&store, tree).map_err(damaged)?;
+        for entry in Entries::of(&content) {
+            let broken = |detail| Failure::Damaged { path: repository.path().to_owned(), detail };
+            let Some(entry) = entry else {
+                return Err(broken(format!("object {tree} is no directory that can be read")));
+            };
+            let id = entry.id;
             match entry.kind() {
                 // The commit of a submodule is in another repository.
-                Some(ObjectType::Commit) => {}
+                objects::SUBMODULE => {}
                 _ if !seen.insert(id) => {}
-                Some(ObjectType::Tree) => trees.push(id),
-                _ if objects.exists(id) => {}
-                _ => {
-                    return Err(Failure::Damaged {
-                        path: repository.path().to_owned(),
-                        detail: format!("object {id} did not come"),
-                    });
-                }
+                objects::DIRECTORY => trees.push(id),
+                _ if store.exists(id) => {}
+                _ => return Err(broken(format!("object {id} did not come"))),
             }
         }
     }

@@ -30,6 +30,11 @@ impl Packs {
         Self(indexes.filter_map(|path| Pack::open(&path).ok()).collect())
     }
 
+    /// The pack that has an object, and its number there.
+    pub(super) fn find(&self, id: Oid) -> Option<(&Pack, usize)> {
+        self.0.iter().find_map(|pack| Some((pack, pack.find(id)?)))
+    }
+
     /// Copies the content of a blob of `size` bytes to `out`; false if no pack has it as a
     /// whole. `go_on` is asked before each piece.
     ///

@@ -6,6 +6,7 @@
 
 pub mod agent;
 mod attributes;
+mod blobs;
 pub mod checkout;
 mod complete;
 mod convert;
@@ -22,6 +23,7 @@ mod large;
 mod library;
 mod local;
 mod names;
+mod objects;
 pub mod offer;
 mod origin;
 mod pack;

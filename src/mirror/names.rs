@@ -34,6 +34,10 @@ pub(super) fn is_odd(name: &[u8]) -> bool {
 /// `.git` as any file system would take it: HFS+ leaves some characters out, NTFS takes a
 /// short name, and spaces, dots and stream names at the end.
 fn is_dot_git(name: &[u8]) -> bool {
+    // Nearly all names: a tree may have a million.
+    if name.is_ascii() && !name.first().is_some_and(|first| b".gG".contains(first)) {
+        return false;
+    }
     let text = String::from_utf8_lossy(name);
     let plain: String = text.chars().filter(|c| !ignored_by_hfs(*c)).collect();
     let plain = plain.to_lowercase();

@@ -55,7 +55,7 @@ impl Preview {
         if kind != ObjectType::Blob || size > MOST_BYTES || entry.filemode() == 0o120_000 {
             return None;
         }
-        Some(objects.read(entry.id()).ok()?.data().to_vec())
+        Some(super::objects::read(&objects, entry.id()).ok()?.data().to_vec())
     }
 
     /// What lies between two commits, at most `most` of it; the new one alone if it is not

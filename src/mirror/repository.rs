@@ -9,7 +9,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Failure, housekeeping, library, packed, submodules};
+use super::{Failure, housekeeping, library, objects, packed, submodules};
 use crate::domain::Revision;
 use crate::files;
 
@@ -324,13 +324,13 @@ fn sync(path: &Path) -> io::Result<()> {
 /// may be fetched again.
 fn carry_over(from: &Path, to: &Repository) -> Result<(), Failure> {
     let failed = |error| Failure::git("carrying over the records", from, error);
-    let objects = git2::Odb::new().and_then(|odb| {
+    let store = git2::Odb::new().and_then(|odb| {
         odb.add_disk_alternate(&from.join("objects").to_string_lossy())?;
         Ok(odb)
     });
     let into = to.odb().map_err(failed)?;
     for (name, id) in ledger_refs(from) {
-        let object = objects.as_ref().ok().and_then(|odb| odb.read(id).ok());
+        let object = store.as_ref().ok().and_then(|odb| objects::read(odb, id).ok());
         if let Some(tag) = object.filter(|object| object.kind() == ObjectType::Tag) {
             into.write(ObjectType::Tag, tag.data()).map_err(failed)?;
         }

@@ -22,6 +22,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::Failure;
+use super::blobs::Blobs;
 use super::checkout::{CheckoutOptions, File, Layout};
 use super::convert::{ident, is_lfs_pointer};
 use super::large::{LARGE, LARGEST_CONVERTED, Packs};
@@ -31,6 +32,10 @@ use crate::domain::Revision;
 
 /// Files a thread takes at a time.
 const BATCH: usize = 32;
+/// For less than this one thread does: to start another, which opens the mirror for itself and
+/// waits for its turn on a busy machine, takes longer than to write it.
+const FEW_FILES: usize = 256;
+const FEW_BYTES: usize = 4 << 20;
 /// How many of a kind of warning are named one by one.
 const NAMED: usize = 3;
 /// The mode of directories, and of executable files.
@@ -38,7 +43,7 @@ const DIRECTORY: Mode = Mode::from_bits_truncate(0o755);
 
 /// What is to be done.
 pub(super) struct Job<'a> {
-    /// The mirror; each thread opens it for itself.
+    /// The mirror; each further thread opens it for itself.
     pub repository: &'a Path,
     pub revision: Revision,
     pub layout: &'a Layout,
@@ -67,7 +72,7 @@ struct Share {
 }
 
 /// Writes everything below `root`, which is made, and syncs it.
-pub(super) fn write(job: &Job<'_>, root: &Path) -> Result<Written, Failure> {
+pub(super) fn write(job: &Job<'_>, store: &Odb<'_>, root: &Path) -> Result<Written, Failure> {
     let made = std::fs::DirBuilder::new().mode(0o700).create(root);
     made.map_err(|error| Failure::file("make the directory", root, error))?;
     let top = fs_err::File::open(root)
@@ -79,7 +84,7 @@ pub(super) fn write(job: &Job<'_>, root: &Path) -> Result<Written, Failure> {
     let (packs, in_memory) = (OnceLock::new(), Mutex::new(()));
     let place = Place { job, root, top: cloned, as_given, packs, in_memory };
     place.make_directories()?;
-    let share = place.write_files()?;
+    let share = place.write_files(store)?;
     place.make_links()?;
     place.finish_directories()?;
     nix::unistd::syncfs(&top)
@@ -182,20 +187,37 @@ impl Place<'_> {
         Ok(())
     }
 
-    fn write_files(&self) -> Result<Share, Failure> {
-        let files = self.job.layout.files.len();
-        let threads = self.job.options.threads.clamp(1, 64).min(files / BATCH + 1);
+    fn is_little(&self, store: &Odb<'_>) -> bool {
+        let files = &self.job.layout.files;
+        let mut bytes = 0;
+        files.len() < FEW_FILES
+            && files.iter().all(|file| {
+                // What cannot be read is said when it is written.
+                bytes += store.read_header(file.id).map_or(0, |(size, _)| size);
+                bytes < FEW_BYTES
+            })
+    }
+
+    fn write_files(&self, store: &Odb<'_>) -> Result<Share, Failure> {
+        let most = self.job.options.threads.clamp(1, 64);
+        // For little, libgit2 does, and no other thread has to open the mirror for itself.
+        let (threads, packs) = if self.is_little(store) {
+            (1, None)
+        } else {
+            let batches = self.job.layout.files.len() / BATCH + 1;
+            (most.min(batches), Some(self.packs.get_or_init(|| Packs::of(self.job.repository))))
+        };
         let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let mut share = Share::default();
         let mut failure = None;
+        let ended = |result: Result<Share, Failure>| {
+            if result.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            result
+        };
         std::thread::scope(|scope| {
-            let work = || {
-                let result = self.write_some(&next, &stop);
-                if result.is_err() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                result
-            };
+            let work = || ended(self.write_others(packs, &next, &stop));
             let others: Vec<_> = (1..threads)
                 // With fewer threads than wished for it only takes longer.
                 .filter_map(|_| {
@@ -206,7 +228,7 @@ impl Place<'_> {
                 Ok(part) => share.add(part),
                 Err(error) => failure = failure.take().or(Some(error)),
             };
-            take(work());
+            take(ended(self.write_some(&mut Blobs::new(packs, store), &next, &stop)));
             for other in others {
                 match other.join() {
                     Ok(result) => take(result),
@@ -217,10 +239,24 @@ impl Place<'_> {
         failure.map_or(Ok(share), Err)
     }
 
-    fn write_some(&self, next: &AtomicUsize, stop: &AtomicBool) -> Result<Share, Failure> {
+    fn write_others(
+        &self,
+        packs: Option<&Packs>,
+        next: &AtomicUsize,
+        stop: &AtomicBool,
+    ) -> Result<Share, Failure> {
         let git = |error| Failure::git("reading a file", self.job.repository, error);
         let repository = Repository::open(self.job.repository).map_err(git)?;
-        let objects = repository.odb().map_err(git)?;
+        let store = repository.odb().map_err(git)?;
+        self.write_some(&mut Blobs::new(packs, &store), next, stop)
+    }
+
+    fn write_some(
+        &self,
+        blobs: &mut Blobs<'_>,
+        next: &AtomicUsize,
+        stop: &AtomicBool,
+    ) -> Result<Share, Failure> {
         let mut share = Share::default();
         let mut directory: Option<(usize, OwnedFd)> = None;
         loop {
@@ -243,7 +279,7 @@ impl Place<'_> {
                     let path = &self.job.layout.directories[file.directory].path;
                     (file.directory, self.open(path)?)
                 };
-                self.write_file(file, &open.1, &objects, &mut share)?;
+                self.write_file(file, &open.1, blobs, &mut share)?;
                 directory = Some(open);
             }
         }
@@ -253,11 +289,11 @@ impl Place<'_> {
         &self,
         file: &File,
         directory: &OwnedFd,
-        objects: &Odb<'_>,
+        blobs: &mut Blobs<'_>,
         share: &mut Share,
     ) -> Result<(), Failure> {
         let unread = |error| Failure::git("reading a file", self.job.repository, error);
-        let (size, _) = objects.read_header(file.id).map_err(unread)?;
+        let (size, _) = blobs.store.read_header(file.id).map_err(unread)?;
         if size >= LARGE
             && (file.conversion.is_none() || size > LARGEST_CONVERTED)
             && self.write_large(file, directory, size)?
@@ -266,14 +302,14 @@ impl Place<'_> {
             return Ok(());
         }
         let _alone = (size >= LARGE).then(|| super::lock(&self.in_memory));
-        let object = objects.read(file.id).map_err(unread)?;
-        if object.kind() != git2::ObjectType::Blob {
+        let blob = blobs.read(file.id, size).map_err(unread)?;
+        let Some(content) = blob.content() else {
             return Err(Failure::Damaged {
                 path: self.job.repository.to_owned(),
                 detail: format!("{} is not a file's content", file.id),
             });
-        }
-        let content = self.converted(file, object.data(), share)?;
+        };
+        let content = self.converted(file, content, share)?;
         share.bytes += content.len() as u64;
         let mut handle = self.create(file, directory)?;
         handle.write_all(&content).map_err(|error| self.unwritten(file, error))?;

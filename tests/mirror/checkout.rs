@@ -492,3 +492,108 @@ fn modes_are_set_where_the_directory_above_would_change_them() {
     let names = fs::read_dir(out.join(&commit)).expect("the tree").count();
     assert_eq!(names, 1, "nothing else is in it");
 }
+
+/// Bytes that do not become smaller.
+fn bytes(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..length / 8).flat_map(|_| next()).collect()
+}
+
+#[test]
+fn many_files_and_large_ones_whole_and_as_differences() {
+    let bed = Bed::new();
+    let common = String::from_utf8_lossy(&bytes(1600)).into_owned();
+    let mut entries = vec![
+        Entry::file(".gitattributes", "converted eol=crlf\nlarge-converted ident\n"),
+        Entry::file("converted", "a\nb\n"),
+        Entry::file("large", bytes(17 << 20)),
+        Entry::file("large-converted", [b"$Id$\n", &bytes(9 << 20)[..]].concat()),
+        Entry::file("large-and-empty-inside", vec![0; 20 << 20]),
+        Entry::file("as-large-as-held", vec![1; 16 << 20]),
+    ];
+    let names: Vec<_> = (0..400).map(|n| format!("d{}/{n}.txt", n % 9)).collect();
+    entries.extend(names.iter().enumerate().map(|(n, name)| {
+        let whole = n % 3 == 0;
+        Entry::file(name, if whole { format!("{n}\n") } else { format!("{common}{n}\n") })
+    }));
+    let commit = bed.upstream.commit_entries(&entries);
+    bed.compare(&commit);
+    let shallow = bed.upstream.commit_entries(&[Entry::file("large", bytes(10 << 20))]);
+    bed.compare(&shallow);
+}
+
+/// Lays the packs of a mirror open, as files of one object each.
+fn unpack(mirror: &Path) {
+    let packs = mirror.join("objects/pack");
+    for entry in fs::read_dir(&packs).expect("packs") {
+        let path = entry.expect("one").path();
+        let aside = mirror.join(path.file_name().expect("a name"));
+        fs::rename(&path, &aside).expect("set aside");
+        if aside.extension().is_some_and(|kind| kind == "pack") {
+            let status = std::process::Command::new("git")
+                .args(["unpack-objects", "-q"])
+                .env("GIT_DIR", mirror)
+                .stdin(fs::File::open(&aside).expect("the pack"))
+                .status();
+            assert!(status.expect("git").success());
+        }
+    }
+}
+
+#[test]
+fn what_is_not_what_its_id_says_is_found() {
+    let bed = Bed::new();
+    let large = bytes(9 << 20);
+    let commit = bed.upstream.commit_entries(&[
+        Entry::file("a", "one"),
+        Entry::file("d/b", "two"),
+        Entry::file("large", &large),
+    ]);
+    let options = CheckoutOptions::default();
+    let path = bed.mirror(&commit).path().to_owned();
+    let out = bed.dir.path().join("out").join(&commit);
+    let damaged = |what: &str| {
+        let mirror = Mirror::open(&path).expect("it opens");
+        let failure = mirror.checkout(rev(&commit), &out, &options).expect_err(what);
+        assert!(matches!(failure, Failure::Damaged { .. }), "{what}: {failure}");
+        assert!(!out.exists(), "{what}");
+    };
+    // One byte of a large file, in its pack.
+    let packs = fs::read_dir(path.join("objects/pack")).expect("packs");
+    let pack = packs
+        .map(|entry| entry.expect("one").path())
+        .find(|path| path.extension().is_some_and(|kind| kind == "pack"))
+        .expect("a pack");
+    fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).expect("its mode");
+    let right = fs::read(&pack).expect("the pack");
+    let mut wrong = right.clone();
+    wrong[right.len() / 2] ^= 1;
+    fs::write(&pack, wrong).expect("damage");
+    damaged("a bit of a large file");
+    fs::write(&pack, right).expect("mended");
+    // Content that is sound in itself, but another's.
+    unpack(&path);
+    let repository = Repository::open(bed.upstream.dir()).expect("the upstream");
+    let id = |what: &str| repository.revparse_single(&format!("{commit}{what}")).expect(what).id();
+    let file = |id: git2::Oid| {
+        let id = id.to_string();
+        path.join("objects").join(&id[..2]).join(&id[2..])
+    };
+    for (what, other) in [(":a", ":d/b"), (":d", "^{tree}"), ("", ":a")] {
+        let (place, wrong) = (file(id(what)), file(id(other)));
+        let aside = path.join("aside");
+        fs::rename(&place, &aside).expect("set aside");
+        fs::copy(&wrong, &place).expect("another's content");
+        damaged(&format!("`{what}` as `{other}`"));
+        fs::remove_file(&place).expect("away");
+        fs::rename(&aside, &place).expect("mended");
+    }
+    Mirror::open(&path).expect("it opens").checkout(rev(&commit), &out, &options).expect("sound");
+    assert_eq!(fs::read(out.join("large")).expect("a file"), large);
+}

@@ -16,6 +16,7 @@ use git2::{ErrorCode, ObjectType, Odb, Oid, Repository};
 use super::Fetch;
 use crate::domain::{RefName, RepoUrl, Revision};
 use crate::mirror::failure::Failure;
+use crate::mirror::objects;
 use crate::mirror::origin::{Looked, Reach};
 use crate::mirror::protocol::{RemoteRef, Request};
 use crate::mirror::repository::{self, FETCHED, oid};
@@ -200,7 +201,7 @@ impl Search<'_> {
             if commits % 1000 == 0 {
                 self.watch.check()?;
             }
-            let object = match self.objects.read(id) {
+            let object = match objects::read(&self.objects, id) {
                 Ok(object) => object,
                 Err(error) if error.code() == ErrorCode::NotFound => {
                     all = false;

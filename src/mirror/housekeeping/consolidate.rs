@@ -9,7 +9,7 @@ use git2::{Odb, Oid, Repository};
 use super::needed::{self, Needed};
 use super::{LOOSE, PACKS, Tidied, Until, file};
 use crate::mirror::pack::{Head, Pack, Writer};
-use crate::mirror::{Failure, repository};
+use crate::mirror::{Failure, objects, repository};
 
 /// Where the new pack is written: below `objects`, so that it can be renamed.
 const WORKSHOP: &str = "tmp_housekeeping";
@@ -297,7 +297,7 @@ fn make(
     let git = |error| Failure::git("putting packs together", repository.path(), error);
     let directory = workshop.join("pack");
     fs_err::create_dir_all(&directory).map_err(file("make the directory", &directory))?;
-    let objects = repository.odb().map_err(git)?;
+    let store = repository.odb().map_err(git)?;
     let mut writer =
         Writer::new(&directory, plan.objects.len()).map_err(file("write below", &directory))?;
     let mut places = Vec::with_capacity(plan.objects.len());
@@ -313,7 +313,7 @@ fn make(
                     .map_err(unreadable(repository, &go[*pack].path))?
             }
             From::Anew => {
-                let object = objects.read(planned.id).map_err(git)?;
+                let object = objects::read(&store, planned.id).map_err(git)?;
                 let written = writer.add(planned.id, object.kind(), object.data());
                 written.map_err(file("write below", &directory))?
             }
@@ -321,14 +321,14 @@ fn make(
         places.push(place);
     }
     let index = writer.finish().map_err(file("write below", &directory))?;
-    // libgit2 reads the new pack, and nothing else, and computes every id anew.
+    // libgit2 reads the new pack, and nothing else, and every id is computed anew.
     let alone = Odb::new().map_err(git)?;
     alone.add_disk_alternate(&workshop.to_string_lossy()).map_err(git)?;
     for planned in &plan.objects {
         if until.over() {
             return Ok(Made::TooLate);
         }
-        alone.read(planned.id).map_err(git)?;
+        objects::read(&alone, planned.id).map_err(git)?;
     }
     Ok(Made::Pack(index))
 }

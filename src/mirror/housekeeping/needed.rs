@@ -7,6 +7,7 @@ use git2::{ObjectType, Odb, Oid, Repository};
 use super::Until;
 use crate::domain::Revision;
 use crate::mirror::Failure;
+use crate::mirror::objects::{self, Entries};
 use crate::mirror::repository::{self, oid, revision};
 
 /// What is needed.
@@ -23,12 +24,12 @@ pub(super) struct Needed {
 pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<Needed>, Failure> {
     let git = |error| Failure::git("looking for what is needed", repository.path(), error);
     let shallow: HashSet<Oid> = repository::shallow(repository)?.into_iter().map(oid).collect();
-    let objects = repository.odb().map_err(git)?;
+    let store = repository.odb().map_err(git)?;
     let mut found = Needed { objects: HashSet::new(), boundary: BTreeSet::new() };
     let mut open = Vec::new();
     for reference in repository.references().map_err(git)? {
         if let Some(target) = reference.map_err(git)?.target()
-            && objects.exists(target)
+            && store.exists(target)
         {
             open.push(target);
         }
@@ -40,18 +41,18 @@ pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<
         if !found.objects.insert(id) {
             continue;
         }
-        let object = objects.read(id).map_err(git)?;
+        let object = objects::read(&store, id).map_err(git)?;
         match object.kind() {
             ObjectType::Tree => {
                 // Files are many, and need nothing.
                 let broken = || damaged(repository, id);
-                for entry in Entries(object.data()) {
-                    let (mode, id) = entry.ok_or_else(broken)?;
-                    match mode >> 12 {
-                        0o4 => open.push(id),
+                for entry in Entries::of(&object) {
+                    let entry = entry.ok_or_else(broken)?;
+                    match entry.kind() {
+                        objects::DIRECTORY => open.push(entry.id),
                         // The commit of a submodule is in another repository.
-                        0o16 => {}
-                        _ => drop(found.objects.insert(id)),
+                        objects::SUBMODULE => {}
+                        _ => drop(found.objects.insert(entry.id)),
                     }
                 }
             }
@@ -72,12 +73,12 @@ pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<
                 let target = lines(object.data())
                     .first()
                     .and_then(|line| Oid::from_str(line.strip_prefix("object ")?).ok());
-                open.extend(target.filter(|target| objects.exists(*target)));
+                open.extend(target.filter(|target| store.exists(*target)));
             }
             ObjectType::Blob | ObjectType::Any => {}
         }
     }
-    missing(repository, &objects, &found)?;
+    missing(repository, &store, &found)?;
     Ok(Some(found))
 }
 
@@ -105,48 +106,9 @@ fn lines(content: &[u8]) -> Vec<&str> {
         .collect()
 }
 
-/// The modes and ids of a tree's entries; `None` for what is no entry.
-struct Entries<'a>(&'a [u8]);
-
-impl Iterator for Entries<'_> {
-    type Item = Option<(u32, Oid)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let mut entry = || {
-            let nul = self.0.iter().position(|byte| *byte == 0)?;
-            let (head, rest) = self.0.split_at(nul + 1);
-            let (id, rest) = rest.split_at_checked(20)?;
-            let mode = std::str::from_utf8(head.split(|byte| *byte == b' ').next()?).ok()?;
-            let entry = (u32::from_str_radix(mode, 8).ok()?, Oid::from_bytes(id).ok()?);
-            self.0 = rest;
-            Some(entry)
-        };
-        let entry = entry();
-        if entry.is_none() {
-            self.0 = &[];
-        }
-        Some(entry)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn entries_of_a_tree_and_of_what_is_none() {
-        let id = [7; 20];
-        let tree = [b"40000 d\0", &id[..], b"100644 a b\0", &id[..]].concat();
-        let oid = Oid::from_bytes(&id).unwrap();
-        let all: Vec<_> = Entries(&tree).collect();
-        assert_eq!(all, [Some((0o40000, oid)), Some((0o100_644, oid))]);
-        for cut in [1, 8, 20, tree.len() - 1] {
-            assert_eq!(Entries(&tree[..cut]).last(), Some(None), "{cut}");
-        }
-    }
 
     #[test]
     fn a_commit_says_what_it_needs_only_in_front_of_its_text() {

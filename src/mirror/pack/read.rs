@@ -154,7 +154,19 @@ impl Pack {
         let mut bytes = [0; LONGEST_HEAD];
         let there = usize::try_from(end - start).unwrap_or(LONGEST_HEAD).min(LONGEST_HEAD);
         self.file.file().read_exact_at(&mut bytes[..there], start)?;
-        let mut rest = bytes[..there].iter().copied();
+        self.parse(number, &bytes[..there])
+    }
+
+    /// Reads all bytes of an object, and says how it begins.
+    pub(in crate::mirror) fn read(&self, number: usize, buffer: &mut Vec<u8>) -> io::Result<Head> {
+        let (start, end) = self.extent(number);
+        buffer.resize(usize::try_from(end - start).unwrap_or(usize::MAX), 0);
+        self.file.file().read_exact_at(buffer, start)?;
+        self.parse(number, &buffer[..buffer.len().min(LONGEST_HEAD)])
+    }
+
+    fn parse(&self, number: usize, bytes: &[u8]) -> io::Result<Head> {
+        let mut rest = bytes.iter().copied();
         let mut next = || rest.next().ok_or_else(|| broken("an object ends too soon"));
         let first = next()?;
         let kind = first >> 4 & 7;
@@ -182,7 +194,7 @@ impl Pack {
                     }
                     back = ((back + 1) << 7) | u64::from(byte & 0x7f);
                 }
-                let at = start.checked_sub(back).filter(|_| back > 0);
+                let at = self.extent(number).0.checked_sub(back).filter(|_| back > 0);
                 let found = at.and_then(|at| self.order.binary_search_by_key(&at, |o| o.0).ok());
                 let found = found.ok_or_else(|| broken("an object refers to none"))?;
                 Some(self.order[found].1 as usize)
@@ -198,7 +210,7 @@ impl Pack {
             }
             _ => return Err(broken("an object is of no kind")),
         };
-        let length = there - rest.len();
+        let length = bytes.len() - rest.len();
         Ok(Head { kind, size, length, base })
     }
 

@@ -94,7 +94,7 @@ fn urls(repository: &Repository, tree: &Tree<'_>) -> Result<HashMap<PathBuf, Str
     if objects.read_header(entry.id()).map_err(failed)?.0 > LONGEST {
         return Err(Error::NoText);
     }
-    let object = objects.read(entry.id()).map_err(failed)?;
+    let object = super::objects::read(&objects, entry.id()).map_err(failed)?;
     let text = std::str::from_utf8(object.data()).map_err(|_| Error::NoText)?;
     let entries = gitmodules::parse(text)?.into_iter();
     Ok(entries.filter_map(|entry| Some((entry.path?.into(), entry.url?))).collect())
