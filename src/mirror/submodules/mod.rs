@@ -8,7 +8,6 @@
 mod gitmodules;
 
 use std::collections::HashMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use git2::{ObjectType, Oid, Repository, Tree};
@@ -171,10 +170,10 @@ pub(super) fn mirrors(mirror: &Path) -> Result<Vec<PathBuf>, Failure> {
 
 /// Moves the mirrors of submodules to the mirror that replaces that of the app.
 pub(super) fn carry_over(from: &Path, to: &Path) -> Result<(), Failure> {
-    match fs_err::rename(from.join(MODULES), to.join(MODULES)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Failure::file("carry over", &from.join(MODULES), error))
-        }
-        _ => Ok(()),
+    // What is no directory, a mirror whose place a file has taken among it, has nothing to give.
+    if !from.join(MODULES).is_dir() {
+        return Ok(());
     }
+    fs_err::rename(from.join(MODULES), to.join(MODULES))
+        .map_err(|error| Failure::file("carry over", &from.join(MODULES), error))
 }
