@@ -1,7 +1,7 @@
 //! Files' contents for a checkout: out of the packs, without libgit2 wherever that is simple.
 //!
 //! In a pack most files stand whole, and where one begins and ends is known: it is read in one
-//! piece and unpacked by libdeflate, which takes half the time of zlib, into memory that is
+//! piece and unpacked by libdeflate, which is made for whole buffers, into memory that is
 //! used again. What is a difference to another object, or in no pack, or not as it should be,
 //! is libgit2's to read, and to explain. Every content is checked against its id.
 

@@ -1,11 +1,11 @@
 //! Objects of a mirror, each checked against its id when it is read.
 //!
 //! Two checks, each where it belongs. What comes from elsewhere is hashed by libgit2's indexer,
-//! whose SHA-1 also finds content that was made to collide; that takes about five times as
-//! long. What lies in the mirror got there that way: reading it again only has to find what the
-//! disk did to it, and OpenSSL's SHA-1, for which processors have instructions, does. So
-//! libgit2's own check at each reading is off (`library`), and all that is read for what
-//! it says (trees, commits, files, what housekeeping moves) comes through here.
+//! whose SHA-1 also finds content that was made to collide; that takes longer. What lies in the
+//! mirror got there that way: reading it again only has to find what the disk did to it, and
+//! OpenSSL's SHA-1, for which processors have instructions, does. So libgit2's own check at each
+//! reading is off (`library`), and all that is read for what it says (trees, commits, files, what
+//! housekeeping moves) comes through here.
 
 use git2::{Error, ErrorClass, ErrorCode, ObjectType, Odb, OdbObject, Oid};
 use openssl::sha::Sha1;
