@@ -5,9 +5,8 @@ mod ask;
 mod judge;
 mod reach;
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use super::Patient;
 use ask::{Asked, ask};
@@ -27,6 +26,7 @@ use crate::report::console::{Console, Place};
 use crate::report::doctor::{Finding, Section};
 use crate::report::human::Paint;
 use crate::report::log::Log;
+use crate::rollout::in_parallel;
 
 /// Servers that are asked at a time, and repositories of one server.
 const AT_A_TIME: usize = 8;
@@ -124,24 +124,10 @@ fn servers<'a>(patient: &Patient<'_>, hosts: &Hosts, apps: &[&'a App]) -> Vec<Se
     servers
 }
 
-/// Does the same for all, some of them at a time, and keeps their order. `None` is what a
-/// thread that could not be started, or that panicked, would have said.
+/// Does the same for all, some of them at a time, and keeps their order.
 fn at_a_time<T: Sync, R: Send>(things: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<Option<R>> {
-    let queue: Mutex<VecDeque<usize>> = Mutex::new((0..things.len()).collect());
-    let results: Vec<Mutex<Option<R>>> = things.iter().map(|_| Mutex::new(None)).collect();
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME.min(things.len()) {
-            scope.spawn(|| {
-                while let Some(index) = next() {
-                    let done = work(&things[index]);
-                    *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-                }
-            });
-        }
-    });
-    let taken = |slot: Mutex<Option<R>>| slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.into_iter().map(taken).collect()
+    // What a signal cuts short says so itself.
+    in_parallel(things.len(), AT_A_TIME, || false, |number| work(&things[number]))
 }
 
 fn section(patient: &Patient<'_>, server: &Server<'_>, run: &Run<'_>) -> Section {
