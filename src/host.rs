@@ -31,6 +31,7 @@ use crate::plan::Step;
 use crate::process::Interrupt;
 use crate::report::console::Console;
 use crate::rollout::{Event, Host};
+use crate::sync::lock;
 use room::{Need, Needs};
 
 pub use fetch::Obtained;
@@ -812,8 +813,4 @@ pub fn who() -> String {
 pub fn hostname() -> String {
     nix::unistd::gethostname()
         .map_or_else(|_| "localhost".to_owned(), |host| host.to_string_lossy().into_owned())
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

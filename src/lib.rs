@@ -25,7 +25,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`yaml`] |
+//! | words | [`domain`], [`hosts`], [`error`], [`diagnostic`], [`sync`], [`yaml`] |
 //! | pure | [`manifest`], [`plan`], [`rollout`], [`report`] |
 //! | effects | [`files`], [`process`], [`mirror`], [`web`], [`notify`], [`checks`], [`verify`], [`bundle`], [`codedeploy`], [`ledger`], [`engine`] (the built-in codedeploy-local; knows nothing of git), [`host`] (glue) |
 //! | wiring | [`cli`], [`settings`] (the only reader of the environment), [`load`], [`deploy`], [`preview`], [`rollback`], [`upkeep`], [`announce`], [`inspect`], [`doctor`], [`init`], [`documents`], this file |
@@ -63,6 +63,7 @@ pub mod report;
 pub mod rollback;
 pub mod rollout;
 pub mod settings;
+pub mod sync;
 pub mod upkeep;
 pub mod verify;
 pub mod web;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers from the ground up. A module may use those of its own layer and below.
 const LAYERS: [(&str, &[&str]); 4] = [
-    ("words", &["domain", "hosts", "error", "diagnostic", "yaml"]),
+    ("words", &["domain", "hosts", "error", "diagnostic", "sync", "yaml"]),
     ("pure", &["manifest", "plan", "rollout", "report"]),
     (
         "effects",

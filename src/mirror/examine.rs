@@ -11,8 +11,9 @@ use openssl::x509::{X509NameRef, X509Ref};
 
 use super::failure::Failure;
 use super::watch::Watch;
-use super::{Progress, Remote, Trust, dial, fetch, lock, tls};
+use super::{Progress, Remote, Trust, dial, fetch, tls};
 use crate::domain::{RepoUrl, Revision};
+use crate::sync::lock;
 
 /// Where a connection goes first: to the server, or to the proxy before it.
 #[derive(Debug, Clone, PartialEq, Eq)]

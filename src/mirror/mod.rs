@@ -174,12 +174,6 @@ pub struct TakenOver {
     pub from: PathBuf,
 }
 
-/// Locks, whatever happened to a thread that held it: nothing here is left half-done by one
-/// that panics.
-fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 /// The credential as messages name it.
 fn asked_with(remote: &Remote) -> String {
     remote.credential.as_ref().map_or_else(|| Auth::None.describe(), |c| c.origin.clone())

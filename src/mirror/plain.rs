@@ -37,8 +37,9 @@ use super::shown::{Shown, USER};
 use super::tls::Way;
 use super::trust::KnownHosts;
 use super::watch::Watch;
-use super::{Progress, Proxy, Remote, asked_with, lock};
+use super::{Progress, Proxy, Remote, asked_with};
 use crate::domain::{RepoUrl, Revision};
+use crate::sync::lock;
 
 /// Held while libgit2 fetches.
 static ALONE: Mutex<()> = Mutex::new(());

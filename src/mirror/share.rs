@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use git2::Repository;
@@ -19,6 +19,7 @@ use super::Failure;
 use super::repository::{self, FETCHED, oid};
 use super::submodules::MODULES;
 use crate::domain::Revision;
+use crate::sync::lock;
 
 /// Whose turn it is to fetch, so that what several apps need is fetched once.
 #[derive(Debug, Default)]
@@ -40,14 +41,14 @@ impl Turns {
     ) -> T {
         // Always the whole source before the one revision: nobody waits in a circle.
         let whole = empty.then(|| self.turn(source, None));
-        let _whole = whole.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let _whole = whole.as_ref().map(|turn| lock(turn));
         let one = self.turn(source, Some(revision));
-        let _one = one.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = lock(&one);
         work()
     }
 
     fn turn(&self, source: &str, revision: Option<Revision>) -> Arc<Mutex<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = lock(&self.0);
         Arc::clone(turns.entry((source.to_owned(), revision)).or_default())
     }
 }

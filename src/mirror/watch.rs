@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::examine::Eyes;
 use super::failure::{Failure, Step, harmless};
-use super::{Limits, Remote, lock};
+use super::{Limits, Remote};
 use crate::domain::RepoUrl;
 use crate::process::Interrupt;
+use crate::sync::lock;
 
 /// How often the signal is looked for.
 const TICK: Duration = Duration::from_millis(50);

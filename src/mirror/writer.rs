@@ -29,6 +29,7 @@ use super::large::{LARGE, LARGEST_CONVERTED, Packs};
 use super::substitute::{Facts, MOST_FILLED};
 use crate::diagnostic::quoted;
 use crate::domain::Revision;
+use crate::sync::lock;
 
 /// Files a thread takes at a time.
 const BATCH: usize = 32;
@@ -301,7 +302,7 @@ impl Place<'_> {
             share.bytes += size as u64;
             return Ok(());
         }
-        let _alone = (size >= LARGE).then(|| super::lock(&self.in_memory));
+        let _alone = (size >= LARGE).then(|| lock(&self.in_memory));
         let blob = blobs.read(file.id, size).map_err(unread)?;
         let Some(content) = blob.content() else {
             return Err(Failure::Damaged {

@@ -13,20 +13,21 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Child;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once};
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::Holder;
+use crate::sync::lock;
 
 /// The children that runs of this process wait for at the moment.
 static RUNNING: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 static REAPER: Once = Once::new();
 
-fn running() -> std::sync::MutexGuard<'static, Vec<i32>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+fn running() -> MutexGuard<'static, Vec<i32>> {
+    lock(&RUNNING)
 }
 
 /// A line of `/proc/PID/stat`, as far as it is needed.

@@ -15,6 +15,7 @@ use crate::domain::Revision;
 use crate::error::Failure;
 use crate::plan::{Action, Reason, Step};
 use crate::rollout::Event;
+use crate::sync::lock;
 
 /// Characters of a relayed line.
 const WIDTH: usize = 400;
@@ -249,8 +250,4 @@ impl Console {
             bar.finish_and_clear();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tame;
 use crate::domain::Revision;
+use crate::sync::lock;
 
 /// Characters of a logged line's text.
 const WIDTH: usize = 4000;
@@ -197,7 +198,7 @@ impl Log {
                 Err(_) => return,
             },
         };
-        let mut open = open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut open = lock(open);
         // One write, so that lines of two processes do not mix. A full disk is no reason to
         // stop deploying.
         if open.file.write_all(line.as_bytes()).is_ok() {

@@ -1,13 +1,14 @@
 //! The walk itself.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{AppOutcome, AppResult, Event, Host, NotRun, Outcome};
 use crate::domain::{AppName, OnFailure};
 use crate::error::{ExitCode, Failure};
 use crate::plan::{Action, Plan, Step};
+use crate::sync::{into_inner, lock};
 
 /// Carries out a plan. At most `jobs` apps are prepared at a time; deployments are
 /// sequential, in the plan's order.
@@ -306,15 +307,12 @@ pub fn in_parallel<T: Send>(
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(slot) = slots.get(number) else { break };
                     let done = work(number);
-                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+                    *lock(slot) = Some(done);
                 }
             });
         }
     });
-    slots
-        .into_iter()
-        .map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
-        .collect()
+    slots.into_iter().map(into_inner).collect()
 }
 
 fn prepare_one<H: Host>(plan: &Plan, index: usize, host: &H) -> Result<Ready<H::Bundle>, Failure> {

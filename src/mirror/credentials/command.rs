@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::{Error, LONGEST, World, token};
 use crate::domain::Secret;
-use crate::mirror::lock;
 use crate::process::{self, Command, Outcome, Stream};
+use crate::sync::lock;
 
 /// The tokens that the commands of a run printed: however many apps want one, a command is run
 /// once. One thread runs it; the others wait for it.

@@ -7,7 +7,7 @@
 //! installation" and the requests under "REST API endpoints for GitHub Apps".
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -22,6 +22,7 @@ use crate::mirror::http::Http;
 use crate::mirror::http::api::Answer;
 use crate::mirror::watch::Watch;
 use crate::mirror::{Limits, Progress, Proxy, Remote, proxy, retry};
+use crate::sync::lock;
 
 /// How long one request may take, with all that is tried again.
 const TIME: Duration = Duration::from_secs(60);
@@ -245,10 +246,6 @@ impl Tokens {
             lock(&state).tokens.retain(|token| token.secret != *refused);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A repository as GitHub names it, in lower case as that does not matter there.

@@ -8,12 +8,13 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use super::command::{Problem, command, output};
 use super::{Error, World};
 use crate::domain::{RepoUrl, Secret};
 use crate::process::Stream;
+use crate::sync::lock;
 
 /// What the helpers of a run answered.
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ impl Answers {
         let url = &world.remote.url;
         let question = question(words, username, url);
         // Not held while it works: helpers may be asked in parallel.
-        if let Some(answer) = self.lock().get(&question).filter(|answer| !answer.has_expired()) {
+        if let Some(answer) = lock(&self.0).get(&question).filter(|answer| !answer.has_expired()) {
             return Ok(answer.clone());
         }
         let RepoUrl::Https { authority, path } = url else {
@@ -70,7 +71,7 @@ impl Answers {
         let why = match found {
             Got::Answer(answer) if answer.has_expired() => " that has not expired",
             Got::Answer(answer) => {
-                self.lock().insert(question, answer.clone());
+                lock(&self.0).insert(question, answer.clone());
                 return Ok(answer);
             }
             Got::Nothing => "",
@@ -90,7 +91,7 @@ impl Answers {
     ) {
         let question = question(words, username, &world.remote.url);
         let answer = if accepted {
-            match self.lock().get_mut(&question) {
+            match lock(&self.0).get_mut(&question) {
                 Some(answer) if !answer.praised => {
                     answer.praised = true;
                     Some(answer.clone())
@@ -98,17 +99,13 @@ impl Answers {
                 _ => None,
             }
         } else {
-            self.lock().remove(&question)
+            lock(&self.0).remove(&question)
         };
         let Some(answer) = answer else { return };
         let action = if accepted { "store" } else { "erase" };
         if let Err(error) = run(words, action, &answer.reminder(), world) {
             (world.warn)(format!("{error} (it was told to `{action}` what it knew)"));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Question, Answer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::Mutex;
 
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVersion};
 
-use crate::mirror::{Failure, Trust, lock};
+use crate::mirror::{Failure, Trust};
+use crate::sync::lock;
 
 /// The contexts made so far: loading the authorities costs some 40 ms, once per set of them.
 static CONTEXTS: Mutex<Option<HashMap<Places, SslConnector>>> = Mutex::new(None);

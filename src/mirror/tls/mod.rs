@@ -21,8 +21,9 @@ use super::examine::Certificate;
 use super::failure::{Failure, Step, harmless};
 use super::proxy::Proxy;
 use super::watch::Clock;
-use super::{Remote, Trust, lock};
+use super::{Remote, Trust};
 
+use crate::sync::lock;
 pub(super) use authorities::{context, described as described_authorities};
 pub(crate) use chain::TlsConnector;
 use verdict::Refused;
