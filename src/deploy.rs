@@ -29,7 +29,7 @@ use crate::preview;
 use crate::process::{self, Interrupt};
 use crate::report::console::{Console, Place};
 use crate::report::human::{self, Paint};
-use crate::report::log::Log;
+use crate::report::log::{self, Log};
 use crate::report::preview::{Preview, Previews};
 use crate::report::{self, JSON_VERSION, RunReport};
 use crate::rollback::{self, Target};
@@ -104,8 +104,6 @@ pub(crate) fn run(
 ) -> Answer {
     let started = Instant::now();
     let id = run_id();
-    let place = place(settings);
-    let paint = Paint(settings.voice.color);
     let opened = permitted(settings).and_then(|()| {
         host::private_directory(&settings.cache_dir)?;
         host::private_directory(&settings.state_dir)?;
@@ -114,18 +112,8 @@ pub(crate) fn run(
     // Before there is a log: it may say where that is.
     let manifest = load(settings);
     let (log_file, log_options) = load::log(settings, manifest.as_ref().ok());
-    let (log, trouble) = match opened.as_ref().map(|_| {
-        let deployment = settings.hook.as_ref().map(|hook| hook.deployment_id.as_str());
-        Log::open(&log_file, log_options, &id, deployment)
-    }) {
-        Ok(Ok(log)) => (log, None),
-        Ok(Err(error)) => (Log::default(), Some(format!("no log is written: {error}"))),
-        Err(_) => (Log::default(), None),
-    };
-    let console = Console::new(place, settings.voice.verbose, paint, log);
-    if let Some(trouble) = trouble {
-        console.warn(None, &trouble);
-    }
+    let log = opened.is_ok().then_some((log_file.as_path(), log_options));
+    let console = console(settings, &id, log);
     console.log(None, &format!("run {id} begins: manifest {}", settings.config.display()));
     for exposed in opened.iter().flatten() {
         console.warn(None, exposed);
@@ -180,13 +168,29 @@ pub(crate) fn run(
     Answer { stdout: render(&report, settings), code }
 }
 
-/// Where a run's talk goes.
-pub(crate) fn place(settings: &Settings) -> Place {
-    match settings.voice {
+/// Whom a run tells what happens; `log` is its log, if it may write one.
+pub(crate) fn console(
+    settings: &Settings,
+    id: &str,
+    log: Option<(&Path, log::Options)>,
+) -> Console {
+    let place = match settings.voice {
         voice if settings.hook.is_some() || voice.quiet => Place::Nowhere,
         voice if voice.terminal => Place::Terminal,
         _ => Place::Pipe,
+    };
+    let deployment = settings.hook.as_ref().map(|hook| hook.deployment_id.as_str());
+    let opened = log.map(|(path, options)| Log::open(path, options, id, deployment));
+    let (log, trouble) = match opened {
+        Some(Ok(log)) => (log, None),
+        Some(Err(error)) => (Log::default(), Some(format!("no log is written: {error}"))),
+        None => (Log::default(), None),
+    };
+    let console = Console::new(place, settings.voice.verbose, Paint(settings.voice.color), log);
+    if let Some(trouble) = trouble {
+        console.warn(None, &trouble);
     }
+    console
 }
 
 /// The report in the form this run's caller reads.
@@ -245,12 +249,30 @@ struct Errand<'a> {
     back: Option<&'a [Target]>,
 }
 
-/// Removes what the run before left behind.
-pub(crate) fn sweep(settings: &Settings, console: &Console) {
-    console.note("the run before was killed: removing what it left behind");
-    if let Err(failure) = host::sweep(&settings.cache_dir, &settings.last_state()) {
-        console.warn(None, &failure.line());
+/// Waits for other runs to end, and removes what one that was killed left behind.
+pub(crate) fn take_lock(
+    settings: &Settings,
+    id: &str,
+    wait: Duration,
+    interrupt: &Interrupt,
+    console: &Console,
+) -> Result<RunLock, Failure> {
+    let inside = settings.environment.get("MULTIDEPLOYER_RUN_ID").and_then(OsStr::to_str);
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    let holder = format!("pid {} run {id} since {now}", std::process::id());
+    let lock = RunLock::acquire(
+        &settings.state_dir,
+        &Claim { run: id, holder: &holder, wait, inside },
+        |whom| console.note(whom),
+        || interrupt.signal().map(ExitCode::of_signal),
+    )?;
+    if lock.after_a_kill() {
+        console.note("the run before was killed: removing what it left behind");
+        if let Err(failure) = host::sweep(&settings.cache_dir, &settings.last_state()) {
+            console.warn(None, &failure.line());
+        }
     }
+    Ok(lock)
 }
 
 type Ran = (Vec<report::AppReport>, Vec<Diagnostic>, Option<Failure>, ExitCode);
@@ -276,21 +298,10 @@ fn run_plan(
     let mut selection = select(settings, &manifest, &args.apps, args.force, args.on_failure)?;
     selection.rollback = back.is_some();
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
-    let lock_holder = lock_holder(id);
     let deadline = deadline(settings, args.deadline.unwrap_or(manifest.policy.deadline), console);
-    let inside = settings.environment.get("MULTIDEPLOYER_RUN_ID").and_then(OsStr::to_str);
     let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
     let wait = args.lock_wait.unwrap_or(LOCK_WAIT).min(left.unwrap_or(Duration::MAX));
-    let lock = RunLock::acquire(
-        &settings.state_dir,
-        &Claim { run: id, holder: &lock_holder, wait, inside },
-        |whom| console.note(whom),
-        || interrupt.signal().map(ExitCode::of_signal),
-    )
-    .map_err(Failure::from)?;
-    if lock.after_a_kill() {
-        sweep(settings, console);
-    }
+    let _lock = take_lock(settings, id, wait, interrupt, console)?;
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
     if let Some(trouble) = trouble {
         let aside = state.set_aside().map_err(|error| {
@@ -507,12 +518,6 @@ fn of_removed(settings: &Settings, manifest: &Manifest, state: &LastState) -> Ve
         )
     };
     removed.into_iter().map(said).collect()
-}
-
-/// What a run that holds the lock says of itself.
-pub(crate) fn lock_holder(run: &str) -> String {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
-    format!("pid {} run {run} since {now}", std::process::id())
 }
 
 /// When a run has to be over.

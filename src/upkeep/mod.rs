@@ -4,24 +4,21 @@ mod fetch;
 mod gc;
 mod leftover;
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use fetch::fetch;
 pub use gc::gc;
 
-use crate::deploy::{LOCK_WAIT, Refusal, lock_holder, place, run_id, sweep};
+use crate::deploy::{self, LOCK_WAIT, Refusal, run_id};
 use crate::error::{ExitCode, Failure};
 use crate::host;
 use crate::ledger::last_state::LastState;
-use crate::ledger::lock::{Claim, RunLock};
+use crate::ledger::lock::RunLock;
 use crate::load::{self, load};
 use crate::manifest::Manifest;
 use crate::process::Interrupt;
 use crate::report::console::Console;
-use crate::report::human::Paint;
-use crate::report::log::Log;
 use crate::settings::Settings;
 
 /// A run that has begun: the manifest is good, the lock is held, the log is open.
@@ -48,34 +45,18 @@ fn begin(
     let exposed = load::trusted(settings)?;
     let manifest = load(settings)?;
     let (log_file, options) = load::log(settings, Some(&manifest));
-    let deployment = settings.hook.as_ref().map(|hook| hook.deployment_id.as_str());
-    let (log, trouble) = match Log::open(&log_file, options, &id, deployment) {
-        Ok(log) => (log, None),
-        Err(error) => (Log::default(), Some(format!("no log is written: {error}"))),
-    };
-    let paint = Paint(settings.voice.color);
-    let console = Console::new(place(settings), settings.voice.verbose, paint, log);
+    let console = deploy::console(settings, &id, Some((&log_file, options)));
     let begins = format!("run {id} ({command}) begins: manifest {}", settings.config.display());
     console.log(None, &begins);
-    for text in trouble.iter().chain(&exposed) {
+    for text in &exposed {
         console.warn(None, text);
     }
     for finding in &manifest.warnings {
         console.warn(None, &finding.to_string());
     }
-    let inside = settings.environment.get("MULTIDEPLOYER_RUN_ID").and_then(OsStr::to_str);
     let wait = lock_wait.unwrap_or(LOCK_WAIT);
-    let lock = RunLock::acquire(
-        &settings.state_dir,
-        &Claim { run: &id, holder: &lock_holder(&id), wait, inside },
-        |whom| console.note(whom),
-        || interrupt.signal().map(ExitCode::of_signal),
-    )
-    .map_err(Failure::from)
-    .inspect_err(|failure| console.log_error(None, &format!("failed: {failure}")))?;
-    if lock.after_a_kill() {
-        sweep(settings, &console);
-    }
+    let lock = deploy::take_lock(settings, &id, wait, interrupt, &console)
+        .inspect_err(|failure| console.log_error(None, &format!("failed: {failure}")))?;
     // Only after the lock: the run before may just have written it.
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
     if let Some(trouble) = trouble {
