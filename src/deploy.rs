@@ -249,6 +249,44 @@ struct Errand<'a> {
     back: Option<&'a [Target]>,
 }
 
+/// What a run borrows from the command that makes it.
+pub(crate) struct Means<'a> {
+    pub(crate) hosts: &'a Hosts,
+    pub(crate) variable: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
+    pub(crate) hidden: &'a [OsString],
+    pub(crate) tool: &'a OnceLock<Result<codedeploy::Tool, Failure>>,
+    pub(crate) probe: &'a (dyn Fn() -> Result<codedeploy::Tool, Failure> + Sync),
+    pub(crate) interrupt: &'a Interrupt,
+    pub(crate) console: &'a Console,
+}
+
+impl<'a> Means<'a> {
+    /// A run that only looks: without id, hook and deadline.
+    pub(crate) fn run(self, settings: &'a Settings, manifest: &'a Manifest) -> Run<'a> {
+        let Self { hosts, variable, hidden, tool, probe, interrupt, console } = self;
+        Run {
+            id: "",
+            cache: &settings.cache_dir,
+            hosts,
+            apps: &manifest.apps,
+            kept: Kept::default(),
+            variable,
+            hidden,
+            offline: false,
+            deadline: None,
+            min_free_space: manifest.limits.min_free_space.unwrap_or(0),
+            hook: None,
+            agent_configuration_file: None,
+            state: &settings.state_dir,
+            who: String::new(),
+            tool,
+            probe,
+            interrupt,
+            console,
+        }
+    }
+}
+
 /// Waits for other runs to end, and removes what one that was killed left behind.
 pub(crate) fn take_lock(
     settings: &Settings,
@@ -324,25 +362,23 @@ fn run_plan(
     let agent_file = settings.agent_configuration_file.as_deref();
     let hidden = hidden(&settings.environment, &hosts, &manifest.report);
     let probe = || codedeploy::probe(&found, agent_file, &hidden, interrupt);
-    let run = Run {
-        id,
-        cache: &settings.cache_dir,
+    let means = Means {
         hosts: &hosts,
-        apps: &manifest.apps,
-        kept: Kept::default(),
         variable: &variable,
-        hidden: hidden.clone(),
-        offline: args.offline,
-        deadline,
-        min_free_space: manifest.limits.min_free_space.unwrap_or(0),
-        hook: settings.hook.as_ref(),
-        agent_configuration_file: agent_file,
-        state: &settings.state_dir,
-        who: host::who(),
+        hidden: &hidden,
         tool,
         probe: &probe,
         interrupt,
         console,
+    };
+    let run = Run {
+        id,
+        offline: args.offline,
+        deadline,
+        hook: settings.hook.as_ref(),
+        agent_configuration_file: agent_file,
+        who: host::who(),
+        ..means.run(settings, &manifest)
     };
     let wanted = resolve_all(&manifest, &selection, &run)?;
     let plan = crate::plan::plan(wanted, |name| recorded[name].clone(), &selection);
@@ -395,26 +431,16 @@ pub fn plan(
     let tool = OnceLock::new();
     let hidden = hidden(&settings.environment, &hosts, &manifest.report);
     let probe = || codedeploy::probe(&found, None, &hidden, interrupt);
-    let run = Run {
-        id: "",
-        cache: &settings.cache_dir,
+    let means = Means {
         hosts: &hosts,
-        apps: &manifest.apps,
-        kept: Kept::default(),
         variable: &variable,
-        hidden: hidden.clone(),
-        offline: args.offline,
-        deadline: None,
-        min_free_space: manifest.limits.min_free_space.unwrap_or(0),
-        hook: None,
-        agent_configuration_file: None,
-        state: &settings.state_dir,
-        who: String::new(),
+        hidden: &hidden,
         tool: &tool,
         probe: &probe,
         interrupt,
         console: &console,
     };
+    let run = Run { offline: args.offline, ..means.run(settings, &manifest) };
     let removed = of_removed(settings, &manifest, &state);
     let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
     let wanted = resolve_all(&manifest, &selection, &run)?;

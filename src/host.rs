@@ -51,7 +51,7 @@ pub struct Run<'a> {
     /// Looks a variable up in our own environment.
     pub variable: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
     /// Variables that no child may see.
-    pub hidden: Vec<OsString>,
+    pub hidden: &'a [OsString],
     /// Make no connection.
     pub offline: bool,
     /// When it has to be over.
@@ -490,7 +490,7 @@ fn with_world<T>(
         peers: &peers,
         kept: &run.kept,
         variable: &|name| (run.variable)(name)?.into_string().ok(),
-        hidden: &run.hidden,
+        hidden: run.hidden,
         interrupt: run.interrupt,
         warn,
     })

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use super::{Begun, begin};
 use crate::cli::FetchArgs;
-use crate::deploy::{self, Answer, JOBS, Refusal, hidden, json, with_given_tokens};
+use crate::deploy::{self, Answer, JOBS, Means, Refusal, hidden, json, with_given_tokens};
 use crate::diagnostic::Diagnostic;
 use crate::domain::{AppName, OnFailure, Revision, When};
 use crate::error::{ExitCode, Failure};
 use crate::host::{self, LiveHost, Obtained, Run};
-use crate::mirror::{self, credentials::Kept};
+use crate::mirror;
 use crate::plan::{Action, Step};
 use crate::process::Interrupt;
 use crate::report::human::{self, Paint};
@@ -43,25 +43,22 @@ pub fn fetch(
     // Nothing is handed over.
     let tool = OnceLock::new();
     let probe = || Err(Failure::new(ExitCode::Unexpected, "`fetch` deploys nothing"));
-    let run = Run {
-        id,
-        cache: &settings.cache_dir,
+    let hidden = hidden(&settings.environment, &hosts, &manifest.report);
+    let means = Means {
         hosts: &hosts,
-        apps: &manifest.apps,
-        kept: Kept::default(),
         variable: &variable,
-        hidden: hidden(&settings.environment, &hosts, &manifest.report),
-        offline: false,
-        deadline: None,
-        min_free_space: manifest.limits.min_free_space.unwrap_or(0),
-        hook: settings.hook.as_ref(),
-        agent_configuration_file: settings.agent_configuration_file.as_deref(),
-        state: &settings.state_dir,
-        who: host::who(),
+        hidden: &hidden,
         tool: &tool,
         probe: &probe,
         interrupt,
         console,
+    };
+    let run = Run {
+        id,
+        hook: settings.hook.as_ref(),
+        agent_configuration_file: settings.agent_configuration_file.as_deref(),
+        who: host::who(),
+        ..means.run(settings, manifest)
     };
     let wanted = deploy::resolve_all(manifest, &selection, &run)
         .inspect_err(|failure| console.log_error(None, &format!("failed: {failure}")))?;

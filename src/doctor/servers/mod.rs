@@ -13,14 +13,13 @@ use ask::{Asked, ask};
 use judge::{certificate, clock};
 use reach::{authorities, reach};
 
-use crate::deploy::with_given_tokens;
+use crate::deploy::{Means, with_given_tokens};
 use crate::domain::{App, RepoUrl};
 use crate::error::{ExitCode, Failure};
 use crate::host;
 use crate::host::Run;
 use crate::hosts::{Auth, HostRule, Hosts};
 use crate::manifest::Manifest;
-use crate::mirror::credentials::Kept;
 use crate::mirror::{Remote, Trust};
 use crate::report::console::{Console, Place};
 use crate::report::doctor::{Finding, Section};
@@ -62,26 +61,16 @@ pub(super) fn sections(patient: &Patient<'_>, manifest: &Manifest, apps: &[&App]
     let console = Console::new(Place::Nowhere, false, Paint(false), Log::default());
     let tool = OnceLock::new();
     let probe = || Err(Failure::new(ExitCode::Unexpected, "nothing is deployed here"));
-    let run = Run {
-        deadline: None,
-        min_free_space: 0,
-        id: "",
-        cache: &settings.cache_dir,
+    let means = Means {
         hosts: &hosts,
-        apps: &manifest.apps,
-        kept: Kept::default(),
         variable: &variable,
-        hidden: patient.hidden.clone(),
-        offline: patient.offline,
-        hook: None,
-        agent_configuration_file: None,
-        state: &settings.state_dir,
-        who: String::new(),
+        hidden: &patient.hidden,
         tool: &tool,
         probe: &probe,
         interrupt: patient.interrupt,
         console: &console,
     };
+    let run = Run { offline: patient.offline, ..means.run(settings, manifest) };
     let servers = servers(patient, &hosts, apps);
     let sections = at_a_time(&servers, |server| section(patient, server, &run));
     sections.into_iter().flatten().collect()
