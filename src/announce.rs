@@ -90,6 +90,7 @@ impl Audience {
             hidden: &self.hidden,
             interrupt: if signalled { &fresh } else { interrupt },
             log: &|line| console.log(None, &format!("notify | {line}")),
+            warn: &|text| console.warn(None, &text),
         };
         let started = Instant::now();
         for notify in wanted {

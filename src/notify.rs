@@ -2,11 +2,12 @@
 //! the run to end otherwise.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::{RepoUrl, Secret};
 use crate::manifest::reporting::{Notify, Occasion, Place, Receiver};
+use crate::mirror::credentials::{self, read_secret};
 use crate::mirror::proxy;
 use crate::process::{Command, Interrupt, describe_exit};
 use crate::web;
@@ -24,6 +25,8 @@ pub struct World<'a> {
     pub interrupt: &'a Interrupt,
     /// Gets each line that a program prints.
     pub log: &'a dyn Fn(&str),
+    /// Gets what a person should know.
+    pub warn: &'a dyn Fn(String),
 }
 
 /// How a run ended, as far as receivers choose by it.
@@ -50,8 +53,8 @@ pub enum Error {
     #[error("no URL in {0}")]
     NoUrl(String),
     /// The file with the webhook's URL cannot be read.
-    #[error("cannot read the URL")]
-    File(#[source] std::io::Error),
+    #[error(transparent)]
+    File(#[from] credentials::Error),
     /// The proxy that the environment names cannot be used.
     #[error(transparent)]
     Proxy(#[from] proxy::Error),
@@ -126,20 +129,15 @@ fn url(place: &Place, world: &World<'_>) -> Result<Secret, Error> {
         Place::Env(name) => {
             ((world.variable)(name).unwrap_or_default(), format!("the variable `{name}`"))
         }
-        Place::File(path) => (read(path).map_err(Error::File)?, format!("`{}`", path.display())),
+        Place::File(path) => {
+            let text = read_secret("the webhook's file", path, world.warn)?;
+            (text, format!("`{}`", path.display()))
+        }
     };
     let text = text.trim();
     let usable = ["https://", "http://"].iter().any(|scheme| text.starts_with(scheme))
         && !text.contains(char::is_whitespace);
     if usable { Ok(Secret::new(text.to_owned())) } else { Err(Error::NoUrl(origin)) }
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-
-    let mut text = String::new();
-    fs_err::File::open(path)?.take(8192).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn post(url: &Secret, document: &str, within: Duration, world: &World<'_>) -> Result<(), Error> {

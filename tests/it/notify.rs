@@ -183,5 +183,13 @@ fn a_webhook_is_posted_the_report_and_its_url_stays_secret() {
     command.env("HOOK_URL", &url);
     drop(estate.host.start_command(command).wait().ok().says("was not told"));
     estate.host.run(&["deploy"]).ok().says("no URL in the variable `HOOK_URL`");
+    // Nobody writes into it, and nobody waits for that.
+    let pipe = estate.host.path("secrets/pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    estate.want(&one);
+    let place = format!("{{url_file: {}}}", pipe.display());
+    add(&estate, &format!("report: {{notify: [{{on: [always], webhook: {place}}}]}}\n"));
+    let ran = estate.host.run(&["deploy"]).ok().within(Duration::from_secs(20));
+    drop(ran.says("it is not a regular file"));
     estate.host.assert_nowhere(&["s3cr3t-path"]);
 }
