@@ -2,8 +2,8 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -242,7 +242,8 @@ fn programs_and_agents_are_asked_for_the_secret() {
     broken(&estate.host, "credential", &["the ssh-agent", &socket]);
     let mut agent = isolated("ssh-agent");
     let mut agent = agent.args(["-D", "-a", &socket]).spawn().expect("ssh-agent is installed");
-    wait_until("the agent", Duration::from_secs(10), || Path::new(&socket).exists());
+    // The socket is there before anybody listens to it.
+    wait_until("the agent", Duration::from_secs(30), || UnixStream::connect(&socket).is_ok());
     broken(&estate.host, "credential", &["the ssh-agent", "no key"]);
     let added = isolated("ssh-add").env("SSH_AUTH_SOCK", &socket).arg(&key).output();
     assert!(added.expect("ssh-add is installed").status.success());

@@ -1,5 +1,6 @@
 //! The real ssh-agent.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -36,7 +37,9 @@ impl SshAgent {
         }
         agent.args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).stderr(Stdio::null());
         let child = agent.spawn().expect("ssh-agent is installed");
-        wait_until("the agent", Duration::from_secs(10), || socket.exists());
+        // The socket is there before anybody listens to it.
+        let listens = || UnixStream::connect(&socket).is_ok();
+        wait_until("the agent", Duration::from_secs(30), listens);
         Self { child, socket, _dir: dir }
     }
 
