@@ -112,6 +112,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print the JSON Schema of the manifest, for editors
     Schema,
+    /// Print a page of the manual: operations, manifest, security, codedeploy-local
+    Guide(GuideArgs),
     /// The built-in codedeploy-local, with the options of the agent's own
     #[command(name = "codedeploy-local", disable_help_flag = true)]
     CodedeployLocal {
@@ -140,6 +142,7 @@ impl Command {
             Self::Completion(_) => "completion",
             Self::Man(_) => "man",
             Self::Schema => "schema",
+            Self::Guide(_) => "guide",
             Self::CodedeployLocal { .. } => "codedeploy-local",
         }
     }
@@ -323,6 +326,28 @@ pub struct ManArgs {
     /// Write the pages of all commands into this directory
     #[arg(value_name = "DIR")]
     pub directory: Option<PathBuf>,
+}
+
+/// Options of `guide`.
+#[derive(Debug, Args, Clone)]
+pub struct GuideArgs {
+    /// Which page
+    #[arg(value_name = "PAGE", value_enum, default_value_t)]
+    pub page: Page,
+}
+
+/// A page of the manual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Page {
+    /// For 03:10: what an exit code means, what to do, records, network, mirrors
+    #[default]
+    Operations,
+    /// Every key of the manifest and the machine file
+    Manifest,
+    /// Credentials, host keys, authorities, who may change what
+    Security,
+    /// The agent's codedeploy-local, 1.x and 2.x, and the built-in one
+    CodedeployLocal,
 }
 
 /// Options of `doctor`.

@@ -184,6 +184,7 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         Some(Command::Init(args)) => init::init(&args),
         Some(Command::Completion(args)) => Ok(documents::completion(&args)),
         Some(Command::Schema) => Ok(documents::schema()),
+        Some(Command::Guide(args)) => Ok(documents::guide(&args)),
         Some(Command::Man(args)) => documents::man(&args),
         // Handled before the command line was parsed.
         Some(Command::CodedeployLocal { .. }) => Err(before_command().into()),

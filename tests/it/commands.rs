@@ -320,6 +320,10 @@ fn completion_and_man_pages_know_the_commands() {
     for page in pages.lines() {
         assert!(host.read(page).contains(".SH NAME"), "{page}");
     }
+    let guide = host.run_bare(&["guide"]).ok().stdout;
+    assert!(guide.starts_with("# Operations\n"), "{guide}");
+    host.run_bare(&["guide", "codedeploy-local"]).ok().stdout_has("| D22 |");
+    host.run_bare(&["guide", "nothing"]).code(2).says("operations");
     host.run_bare(&["man", "/dev/null/x"]).code(11).says("/dev/null/x");
 }
 
