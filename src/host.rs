@@ -1,7 +1,9 @@
 //! This host: the effects of a rollout in terms of mirror, bundle, codedeploy and ledger.
 
 mod fetch;
+mod place;
 mod predecessor;
+mod remote;
 mod room;
 pub(crate) mod submodules;
 mod verify;
@@ -9,7 +11,6 @@ mod verify;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,16 +18,13 @@ use std::time::{Duration, Instant};
 use crate::bundle;
 use crate::checks;
 use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
-use crate::domain::{App, AppName, Hook, RefName, RepoUrl, Revision};
+use crate::domain::{App, AppName, Hook, Revision};
 use crate::error::{ExitCode, Failure};
-use crate::files;
-use crate::hosts::{Auth, HostRule, Hosts};
+use crate::hosts::Hosts;
 use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
-use crate::mirror::credentials::{self, Kept, World};
-use crate::mirror::{
-    self, CheckoutOptions, Credential, Limits, Mirror, Progress, Proxy, Remote, Trust, Turns,
-};
+use crate::mirror::credentials::{self, Kept};
+use crate::mirror::{self, CheckoutOptions, Mirror, Progress, Turns};
 use crate::plan::Step;
 use crate::process::Interrupt;
 use crate::report::console::Console;
@@ -35,6 +33,11 @@ use crate::sync::lock;
 use room::{Need, Needs};
 
 pub use fetch::Obtained;
+pub(crate) use place::safe_directory;
+pub use place::{hostname, private_directory, sweep, who};
+pub use remote::resolve;
+pub(crate) use remote::{anonymous, credential, route};
+use remote::{remote, told};
 
 /// What a run knows from the start.
 pub struct Run<'a> {
@@ -436,144 +439,6 @@ impl From<credentials::Error> for Failure {
     }
 }
 
-/// What an app's repository is reached with.
-fn remote(run: &Run<'_>, app: &App) -> Result<Remote, Failure> {
-    let rule = run.hosts.rule_for(&app.source);
-    let variable = |name: &str| (run.variable)(name)?.into_string().ok();
-    let mut remote = anonymous(&rule, &app.source, &variable, run.interrupt);
-    let warn = |text: String| run.console.warn(Some(app.name.as_str()), &text);
-    remote.proxy = route(&rule, &app.source, &variable, &warn)?;
-    remote.credential = credential(run, app, &remote, &warn).map_err(|error| {
-        Failure::from(error).context(format!("cannot show {} a credential", app.source))
-    })?;
-    if let Some(deadline) = run.deadline {
-        let left = deadline.saturating_duration_since(Instant::now());
-        remote.limits.total = remote.limits.total.min(left);
-    }
-    Ok(remote)
-}
-
-/// What an app's server is shown; `None` is an anonymous visitor.
-pub(crate) fn credential(
-    run: &Run<'_>,
-    app: &App,
-    remote: &Remote,
-    warn: &dyn Fn(String),
-) -> Result<Option<Credential>, credentials::Error> {
-    let rule = run.hosts.rule_for(&app.source);
-    let auth = rule.auth.as_ref().unwrap_or(&Auth::None);
-    with_world(run, app, remote, warn, |world| {
-        credentials::resolve(auth, rule.username.as_deref(), world)
-    })
-}
-
-/// What resolving a credential for an app may use.
-fn with_world<T>(
-    run: &Run<'_>,
-    app: &App,
-    remote: &Remote,
-    warn: &dyn Fn(String),
-    act: impl FnOnce(&World<'_>) -> T,
-) -> T {
-    let peers = || {
-        let auth = run.hosts.rule_for(&app.source).auth;
-        let same = |other: &&App| run.hosts.rule_for(&other.source).auth == auth;
-        run.apps
-            .iter()
-            .filter(|other| other.enabled)
-            .filter(same)
-            .map(|a| a.source.clone())
-            .collect()
-    };
-    act(&World {
-        remote,
-        peers: &peers,
-        kept: &run.kept,
-        variable: &|name| (run.variable)(name)?.into_string().ok(),
-        hidden: run.hidden,
-        interrupt: run.interrupt,
-        warn,
-    })
-}
-
-/// Tells what keeps the credential what came of it.
-fn told<T>(
-    run: &Run<'_>,
-    app: &App,
-    remote: &Remote,
-    result: Result<T, mirror::Failure>,
-) -> Result<T, mirror::Failure> {
-    let rule = run.hosts.rule_for(&app.source);
-    if let Some(auth) = &rule.auth {
-        let warn = |text: String| run.console.warn(Some(app.name.as_str()), &text);
-        with_world(run, app, remote, &warn, |world| {
-            credentials::tell(auth, rule.username.as_deref(), result.as_ref(), world);
-        });
-    }
-    result
-}
-
-/// The proxy on the way to a repository, if there is one.
-pub(crate) fn route(
-    rule: &HostRule,
-    source: &RepoUrl,
-    variable: &dyn Fn(&str) -> Option<String>,
-    warn: &dyn Fn(String),
-) -> Result<Option<Proxy>, Failure> {
-    let read = |path: &Path| {
-        credentials::read_secret("the proxy's password file", path, warn)
-            .map_err(|error| Failure::from(error).line())
-    };
-    let world = mirror::proxy::World { variable, read: &read };
-    Ok(mirror::proxy::route(source, rule.proxy.as_ref(), &world)?)
-}
-
-/// The way to a repository, by what is known of its host, without credential and proxy.
-pub(crate) fn anonymous(
-    rule: &HostRule,
-    source: &RepoUrl,
-    variable: &dyn Fn(&str) -> Option<String>,
-    interrupt: &Interrupt,
-) -> Remote {
-    let rule = rule.clone();
-    Remote {
-        url: source.clone(),
-        credential: None,
-        trust: Trust {
-            ca_file: rule.ca_file,
-            ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
-            ca_directory: variable("SSL_CERT_DIR").map(PathBuf::from),
-            host_keys: rule.host_keys,
-            known_hosts_file: rule.known_hosts_file,
-        },
-        limits: Limits::default(),
-        interrupt: interrupt.clone(),
-        proxy: None,
-        plain: variable("MULTIDEPLOYER_TRANSPORT").is_some_and(|kind| kind == "plain"),
-    }
-}
-
-/// Asks the app's remote what a branch, tag or abbreviated commit id is.
-pub fn resolve(run: &Run<'_>, app: &App, name: &RefName) -> Result<Revision, Failure> {
-    if run.offline {
-        return Err(Failure::new(
-            ExitCode::Fetch,
-            format!("`{name}` has to be looked up in {}, and --offline forbids it", app.source),
-        )
-        .hint("give the full commit id"));
-    }
-    let path = ledger::mirror_path(run.cache, &app.name);
-    let mut mirror = Mirror::open(&path)?;
-    let about = Some(app.name.as_str());
-    let progress = |progress: Progress| match progress {
-        Progress::Warning(text) => run.console.warn(about, &text),
-        Progress::Receiving { .. } | Progress::Retrying { .. } => {}
-    };
-    let remote = remote(run, app)?;
-    let found = mirror.resolve(name, &remote, &progress);
-    Ok(told(run, app, &remote, found)?)
-}
-
 impl Host for LiveHost<'_> {
     type Bundle = LiveBundle;
 
@@ -743,74 +608,4 @@ pub(crate) fn deployment_root(agent_configuration_file: Option<&Path>, state: &P
         None if !Path::new(codedeploy::AGENT_CONFIGURATION).exists() => state.to_owned(),
         file => codedeploy::root_dir(file),
     }
-}
-
-/// Makes a directory that only its owner can enter, and its parents; refuses one that belongs to
-/// another user.
-///
-/// # Errors
-/// It cannot be made, or must not be used.
-pub fn private_directory(path: &Path) -> Result<(), Failure> {
-    let fail = |error: &io::Error| {
-        let hint = match error.kind() {
-            io::ErrorKind::PermissionDenied => {
-                "run as root, or give --cache-dir, --state-dir and --log"
-            }
-            io::ErrorKind::StorageFull => "make room, then run again",
-            io::ErrorKind::ReadOnlyFilesystem => "mount it writable, or give another directory",
-            _ => "see to the directory, then run again",
-        };
-        Failure::from_error(ExitCode::Unfit, error)
-            .context(format!("cannot make the directory `{}`", path.display()))
-            .hint(hint)
-    };
-    let builder = |mode| {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(mode);
-        builder
-    };
-    if let Some(parent) = path.parent() {
-        builder(0o755).create(parent).map_err(|error| fail(&error))?;
-    }
-    builder(0o700).create(path).map_err(|error| fail(&error))?;
-    let metadata = fs_err::symlink_metadata(path).map_err(|error| fail(&error))?;
-    safe_directory(path, &metadata)
-}
-
-/// Refuses a directory that another user owns or could write to.
-///
-/// # Errors
-/// It must not be used.
-pub(crate) fn safe_directory(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Failure> {
-    let us = nix::unistd::geteuid().as_raw();
-    if !metadata.is_dir() || (metadata.uid() != us && metadata.uid() != 0) {
-        return Err(Failure::new(
-            ExitCode::Unfit,
-            format!("`{}` is not a directory of this user", path.display()),
-        )
-        .hint("remove it, or give another directory"));
-    }
-    Ok(())
-}
-
-/// Removes what a killed run left behind in the cache and beside `last_state.yaml`.
-pub fn sweep(cache: &Path, last_state: &Path) -> Result<(), Failure> {
-    mirror::sweep(cache)?;
-    let unfinished = files::unfinished(last_state);
-    files::remove_durably(&unfinished).map_err(|error| Failure::from_error(ExitCode::Unfit, &error))
-}
-
-/// `root@host`, for the history.
-pub fn who() -> String {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid())
-        .ok()
-        .flatten()
-        .map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name);
-    format!("{user}@{}", hostname())
-}
-
-/// This host's name, as it knows it.
-pub fn hostname() -> String {
-    nix::unistd::gethostname()
-        .map_or_else(|_| "localhost".to_owned(), |host| host.to_string_lossy().into_owned())
 }

@@ -72,12 +72,12 @@ const RESERVED: [(&[&str], &[&str], &str); 5] = [
     (
         &["println!", "eprintln!", "print!", "eprint!", "io::stdout", "io::stderr"],
         // The settings ask whether it is a terminal.
-        &["report/", "engine/", "lib.rs", "deploy.rs", "codedeploy/start.rs", "settings.rs"],
+        &["report/", "engine/", "lib.rs", "deploy/answer.rs", "codedeploy/start.rs", "settings.rs"],
         "what is printed goes through the report, or breaks --json and the hook's block",
     ),
     (
         &["git2::", "libgit2_sys::"],
-        &["mirror/", "ledger/", "host.rs", "inspect/", "deploy.rs"],
+        &["mirror/", "ledger/", "host.rs", "inspect/", "deploy/"],
         "git is known to the mirror and the ledger; the engine knows nothing of it",
     ),
     (&["libyaml_safer::"], &["yaml/"], "there is one YAML reader"),
