@@ -16,7 +16,7 @@ use crate::load::{self, load};
 use crate::manifest::Manifest;
 use crate::process::Interrupt;
 use crate::report::doctor::{DoctorReport, Finding, Section};
-use crate::report::human::Paint;
+use crate::report::human::{Paint, counted};
 use crate::settings::Settings;
 
 /// After so long no check of a server is begun any more, and those that run end.
@@ -125,7 +125,7 @@ fn about_manifest(patient: &Patient<'_>, manifest: &Result<Manifest, Refusal>) -
     match manifest {
         Ok(manifest) => {
             let count = manifest.apps.len();
-            let apps = if count == 1 { "1 app".to_owned() } else { format!("{count} apps") };
+            let apps = counted(count, "app");
             let text = format!("{} (version {}, {apps})", path.display(), manifest.version);
             section.add(Finding::ok("manifest", text).fact("apps", count));
             for warning in &manifest.warnings {

@@ -34,11 +34,11 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Answer {
                     .collect();
                 text += &findings;
                 text += &format!(
-                    "{}: {} (version {}, {} apps)\n",
+                    "{}: {} (version {}, {})\n",
                     file.display(),
                     paint.green("ok"),
                     manifest.version,
-                    manifest.apps.len()
+                    human::counted(manifest.apps.len(), "app")
                 );
                 CheckReport {
                     file: file.clone(),

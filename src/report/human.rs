@@ -83,6 +83,14 @@ pub fn diagnostic(finding: &Diagnostic, paint: Paint) -> String {
     text
 }
 
+/// `1 app`, `2 apps`.
+pub fn counted(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
 /// `812 bytes`, `3.4 kB`, `12 MB`.
 pub fn bytes(bytes: u64) -> String {
     let mut units = ["kB", "MB", "GB", "TB"].into_iter();
@@ -119,8 +127,7 @@ pub fn plan(plan: &Plan, previews: &Previews, tool: Option<&str>, paint: Paint) 
                 }
                 match step.app.checks.len() {
                     0 => {}
-                    1 => why += "; 1 check",
-                    n => why += &format!("; {n} checks"),
+                    number => why += &format!("; {}", counted(number, "check")),
                 }
                 let line = format!("deploy  {from} -> {to}  ({why})");
                 paint.green(&line)
@@ -134,8 +141,7 @@ pub fn plan(plan: &Plan, previews: &Previews, tool: Option<&str>, paint: Paint) 
     let changes = plan.deployments().count();
     text += &match changes {
         0 => "nothing to deploy".to_owned(),
-        1 => "1 app to deploy".to_owned(),
-        n => format!("{n} apps to deploy"),
+        number => format!("{} to deploy", counted(number, "app")),
     };
     if let (Some(tool), true) = (tool, changes > 0) {
         text += &format!(", with {tool}");

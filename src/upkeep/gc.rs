@@ -401,21 +401,21 @@ impl Report {
             let (before, after) = kept.bytes;
             text += &if self.dry_run {
                 format!(
-                    "{}: {} packs, {}, {} refs would expire\n",
+                    "{}: {}, {}, {} would expire\n",
                     kept.app,
-                    kept.packs.0,
+                    human::counted(kept.packs.0, "pack"),
                     human::bytes(before),
-                    kept.refs
+                    human::counted(kept.refs, "ref")
                 )
             } else {
                 let line = format!(
-                    "{}: {} -> {} packs, {} -> {}, {} refs expired",
+                    "{}: {} -> {}, {} -> {}, {} expired",
                     kept.app,
                     kept.packs.0,
-                    kept.packs.1,
+                    human::counted(kept.packs.1, "pack"),
                     human::bytes(before),
                     human::bytes(after),
-                    kept.refs
+                    human::counted(kept.refs, "ref")
                 );
                 paint.dim(&line) + "\n"
             };
