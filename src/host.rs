@@ -492,6 +492,8 @@ impl Host for LiveHost<'_> {
     }
 
     fn ready(&mut self) -> Result<(), Failure> {
+        // Deploying may take long, and needs no network.
+        mirror::hang_up();
         match self.run.tool.get_or_init(|| (self.run.probe)()) {
             Ok(_) => self.room(),
             Err(failure) => Err(failure.clone()),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::failure::{Failure, Step};
 use super::proxy::{self, Proxy};
-use super::watch::Clock;
+use super::watch::{Clock, Closing};
 
 /// How often it is looked whether the fetch must end.
 const TICK: Duration = Duration::from_millis(50);
@@ -16,7 +16,7 @@ const TICK: Duration = Duration::from_millis(50);
 const STAGGER: Duration = Duration::from_millis(300);
 
 /// Connects to a server, by its name or address, in `clock`'s time for that. The stream is
-/// closed when the fetch must end.
+/// closed when the fetch must end, unless `clock` is told to let go of it.
 ///
 /// # Errors
 /// [`Failure::NameLookup`], [`Failure::Unreachable`], [`Failure::Proxy`],
@@ -26,20 +26,20 @@ pub(super) fn connect(
     port: u16,
     proxy: Option<&Proxy>,
     clock: &Clock,
-) -> Result<TcpStream, Failure> {
+) -> Result<(TcpStream, Option<Closing>), Failure> {
     let until = Instant::now() + clock.connect_limit();
     let Some(proxy) = proxy else {
         let addresses = resolve(host, port, clock, until)?;
         let stream = connect_to(host, port, &addresses, clock, until)?;
-        clock.closes(&stream);
-        return Ok(stream);
+        let closing = clock.closes(&stream);
+        return Ok((stream, closing));
     };
     let reached = resolve(&proxy.host, proxy.port, clock, until)
         .and_then(|addresses| connect_to(&proxy.host, proxy.port, &addresses, clock, until));
     let stream = reached.map_err(|failure| proxy.not_reached(failure, host, port))?;
-    clock.closes(&stream);
+    let closing = clock.closes(&stream);
     proxy::tunnel::open(&stream, proxy, (host, port), clock, until)?;
-    Ok(stream)
+    Ok((stream, closing))
 }
 
 /// Connects to whichever of the addresses answers first; each later one is tried a little

@@ -144,6 +144,11 @@ impl Eyes {
         Self(Some(Arc::default()))
     }
 
+    /// Whether somebody looks.
+    pub(super) fn are_open(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Takes something down, if somebody looks.
     pub(super) fn see(&self, note: impl FnOnce(&mut Seen)) {
         if let Some(seen) = &self.0 {

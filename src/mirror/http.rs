@@ -4,15 +4,17 @@
 //! offered a second time. Redirects stay on that host.
 
 pub(super) mod api;
+mod line;
+mod transport;
 
 use std::io::{self, Read};
 use std::time::Duration;
 
-use ureq::config::Config;
 use ureq::http::{self, Response, StatusCode, header};
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
-use ureq::{Agent, Body, Timeout};
+use ureq::{Body, Timeout};
+
+use line::Line;
+pub(super) use line::hang_up;
 
 use super::credentials::{Credential, Proof};
 use super::examine::ahead;
@@ -37,7 +39,7 @@ pub(super) struct Http<'a> {
     remote: &'a Remote,
     watch: &'a Watch,
     progress: &'a dyn Fn(Progress),
-    agent: Agent,
+    line: Line,
     authority: String,
     /// The repository's URL, after redirects.
     base: String,
@@ -56,21 +58,7 @@ impl<'a> Http<'a> {
         let RepoUrl::Https { authority, .. } = &remote.url else {
             return Err(Failure::NotGit { url: remote.url.clone(), answer: "no HTTPS URL".into() });
         };
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .https_only(true)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .user_agent(concat!("git/multideployer-", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .timeout_per_read(Some(watch.read_limit()))
-            .timeout_per_write(Some(watch.read_limit()))
-            .timeout_global(Some(watch.remaining().max(Duration::from_millis(1))))
-            .input_buffer_size(1 << 16)
-            .build();
-        let way = Way::new(authority, remote, watch.clock());
-        let agent = Agent::with_parts(config, way, NoResolver);
+        let line = Line::to(Way::new(authority, remote), watch.clock());
         let unusable = |credential: &Credential| Failure::CredentialUnusable {
             url: remote.url.clone(),
             origin: credential.origin.clone(),
@@ -92,7 +80,7 @@ impl<'a> Http<'a> {
         let base = remote.url.to_string();
         let base = base.trim_end_matches('/').to_owned();
         let authority = authority.clone();
-        Ok(Self { remote, watch, progress, agent, authority, base, authorization, shown })
+        Ok(Self { remote, watch, progress, line, authority, base, authorization, shown })
     }
 
     /// Sends a request to `git-upload-pack` and gives its answer.
@@ -109,7 +97,7 @@ impl<'a> Http<'a> {
             if v2 {
                 request = request.header("Git-Protocol", "version=2");
             }
-            let response = self.send(request, Some(body))?;
+            let response = self.send(request, Some(body), true)?;
             if self.follow(&response, "/git-upload-pack", &mut sent)? {
                 continue;
             }
@@ -129,6 +117,11 @@ impl<'a> Http<'a> {
         }
     }
 
+    /// Says that all of an answer that matters was read, so that its connection is used again.
+    pub(super) fn finish(&self, answer: PktReader<Box<dyn Read>>) {
+        self.line.finish(&mut answer.into_inner());
+    }
+
     /// The list of refs, as protocol version 0 has it; `None` if the server speaks version 2
     /// regardless.
     pub(super) fn advertisement(&mut self) -> Result<Option<Advertisement>, Failure> {
@@ -143,7 +136,7 @@ impl<'a> Http<'a> {
         let mut sent = 0;
         loop {
             let url = format!("{}/info/refs?service=git-upload-pack", self.base);
-            let response = self.send(http::Request::get(url), None)?;
+            let response = self.send(http::Request::get(url), None, true)?;
             if self.follow(&response, "/info/refs", &mut sent)? {
                 continue;
             }
@@ -163,27 +156,32 @@ impl<'a> Http<'a> {
             if v2 {
                 request = request.header("Git-Protocol", "version=2");
             }
-            let response = self.send(request, None)?;
+            let response = self.send(request, None, true)?;
             if self.follow(&response, "/info/refs", &mut sent)? {
                 continue;
             }
             let mut reader = PktReader::new(self.answer(response, ADVERTISEMENT)?);
-            return protocol::greeting(&mut reader, true).map_err(|trouble| self.explain(trouble));
+            let greeting = protocol::greeting(&mut reader, true);
+            let greeting = greeting.map_err(|trouble| self.explain(trouble))?;
+            self.finish(reader);
+            return Ok(greeting);
         }
     }
 
+    /// `again`: nothing is done twice if the request is sent twice.
     fn send(
-        &self,
+        &mut self,
         mut request: http::request::Builder,
         body: Option<&[u8]>,
+        again: bool,
     ) -> Result<Response<Body>, Failure> {
         self.watch.check()?;
         if let Some(value) = &self.authorization {
             request = request.header(header::AUTHORIZATION, value.clone());
         }
         let sent = match body {
-            Some(body) => request.body(body).map(|request| self.agent.run(request)),
-            None => request.body(()).map(|request| self.agent.run(request)),
+            Some(body) => request.body(body).map(|request| self.line.send(request, again)),
+            None => request.body(()).map(|request| self.line.send(request, again)),
         };
         match sent {
             Ok(Ok(response)) => {
@@ -321,24 +319,6 @@ impl<'a> Http<'a> {
             },
             other => self.watch.broken(&other.to_string()),
         }
-    }
-}
-
-/// The connection looks the name up itself, or has the proxy do so.
-#[derive(Debug)]
-struct NoResolver;
-
-impl Resolver for NoResolver {
-    fn resolve(
-        &self,
-        _: &http::Uri,
-        _: &Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let mut some = self.empty();
-        // ureq wants one.
-        some.push(([0, 0, 0, 0], 0).into());
-        Ok(some)
     }
 }
 

@@ -84,6 +84,12 @@ pub(crate) fn tls_connector(ca_bundle: Option<PathBuf>) -> Result<tls::TlsConnec
     Ok(tls::TlsConnector::new(tls::context(&trust)?))
 }
 
+/// Closes the connections that are kept for the next app of the same server. Without it they
+/// stay open until the process ends.
+pub fn hang_up() {
+    http::hang_up();
+}
+
 /// Everything needed to talk to one app's repository.
 #[derive(Clone)]
 pub struct Remote {

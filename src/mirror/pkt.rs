@@ -37,6 +37,11 @@ impl<R: Read> PktReader<R> {
         Self { inner: BufReader::with_capacity(1 << 16, inner), frame: Vec::new(), bytes: 0 }
     }
 
+    /// What comes behind the frames.
+    pub(super) fn into_inner(self) -> BufReader<R> {
+        self.inner
+    }
+
     /// Bytes read so far, framing included.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes

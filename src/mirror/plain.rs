@@ -61,7 +61,7 @@ pub(super) fn fetch(
         RepoUrl::Https { .. } | RepoUrl::File(_) => None,
     };
     let way = match (&remote.url, &remote.proxy) {
-        (RepoUrl::Https { authority, .. }, _) => Some(Way::new(authority, remote, watch.clock())),
+        (RepoUrl::Https { authority, .. }, _) => Some(Way::new(authority, remote)),
         (RepoUrl::Ssh { .. }, Some(proxy)) => {
             return Err(Failure::ProxyUnusable {
                 proxy: proxy.shown(),
@@ -166,7 +166,7 @@ impl Talk<'_> {
     /// Has the client beside this verify the server's certificate.
     fn verify(&self) -> Result<(), Failure> {
         let Some(way) = &self.way else { return Ok(()) };
-        let stream = way.connect()?;
+        let stream = way.connect(self.watch)?.stream;
         let shown = stream.ssl().peer_certificate().and_then(|shown| shown.to_der().ok());
         *self.verified.borrow_mut() = shown.unwrap_or_default();
         Ok(())

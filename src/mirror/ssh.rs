@@ -200,7 +200,7 @@ fn session(
     watch: &Watch,
     algorithms: &str,
 ) -> Result<Session, Attempt> {
-    let stream = dial::connect(address.host, address.port, remote.proxy.as_ref(), watch)
+    let (stream, _) = dial::connect(address.host, address.port, remote.proxy.as_ref(), watch)
         .map_err(Attempt::Failed)?;
     let failed = |error: ssh2::Error| {
         let none = matches!(error.code(), ErrorCode::Session(KEY_EXCHANGE | METHOD_NONE));
@@ -223,7 +223,8 @@ fn no_common(
     algorithms: &[&str],
 ) -> Option<Failure> {
     let until = Instant::now() + watch.connect_limit();
-    let stream = dial::connect(address.host, address.port, remote.proxy.as_ref(), watch).ok()?;
+    let (stream, _) =
+        dial::connect(address.host, address.port, remote.proxy.as_ref(), watch).ok()?;
     let _guard = watch.connecting(&stream, until);
     let mismatch = Box::new(offer::mismatch(stream, algorithms)?);
     Some(Failure::NoCommonAlgorithm { url: remote.url.clone(), mismatch })

@@ -48,8 +48,13 @@ struct State {
     /// The connection that is being made, and until when.
     connecting: Option<(Instant, TcpStream)>,
     late: bool,
-    closers: Vec<Box<dyn FnOnce() + Send>>,
+    closers: Vec<(Closing, Box<dyn FnOnce() + Send>)>,
+    last: u64,
 }
+
+/// That a connection is to be closed when the fetch must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Closing(u64);
 
 impl Watch {
     /// Starts watching.
@@ -106,24 +111,25 @@ impl Clock {
         &self.eyes
     }
 
-    /// Closes `stream` when the fetch must end.
-    pub(super) fn closes(&self, stream: &TcpStream) {
-        if let Ok(stream) = stream.try_clone() {
-            self.at_end(move || {
-                let _ = stream.shutdown(Shutdown::Both);
-            });
-        }
-    }
-
-    /// Does this when the fetch must end; at once if it must already.
-    fn at_end(&self, closer: impl FnOnce() + Send + 'static) {
+    /// Closes `stream` when the fetch must end; at once if it must already.
+    pub(super) fn closes(&self, stream: &TcpStream) -> Option<Closing> {
+        let stream = stream.try_clone().ok()?;
+        let closer = move || drop(stream.shutdown(Shutdown::Both));
         let mut state = self.state();
         if state.verdict.is_some() {
             drop(state);
             closer();
-        } else {
-            state.closers.push(Box::new(closer));
+            return None;
         }
+        state.last += 1;
+        let closing = Closing(state.last);
+        state.closers.push((closing, Box::new(closer)));
+        Some(closing)
+    }
+
+    /// Leaves a connection alone, whatever becomes of the fetch: it is somebody else's now.
+    pub(super) fn lets_go(&self, closing: Closing) {
+        self.state().closers.retain(|(known, _)| *known != closing);
     }
 
     /// Closes `stream` when it has not become a connection by `until`: a peer that sends a
@@ -218,7 +224,8 @@ impl Clock {
                 if let Some((_, stream)) = state.connecting.take() {
                     let _ = stream.shutdown(Shutdown::Both);
                 }
-                for closer in std::mem::take(&mut state.closers) {
+                // Under the lock: after `lets_go` none runs any more.
+                for (_, closer) in std::mem::take(&mut state.closers) {
                     closer();
                 }
                 return;
@@ -250,5 +257,48 @@ impl Connecting<'_> {
 impl Drop for Connecting<'_> {
     fn drop(&mut self) {
         self.0.state().connecting = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read as _};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::mirror::Trust;
+
+    #[test]
+    fn a_connection_that_was_let_go_of_is_not_closed_at_the_end() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let connect = || {
+            let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (mut here, _) = listener.accept().unwrap();
+            here.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let look = move || here.read(&mut [0]).map_err(|error| error.kind());
+            (there, look)
+        };
+        let watch = Watch::start(&Remote {
+            url: RepoUrl::Https { authority: "git.example.com".into(), path: "a.git".into() },
+            credential: None,
+            trust: Trust::default(),
+            limits: Limits { total: Duration::from_millis(200), ..Limits::default() },
+            interrupt: Interrupt::new(),
+            proxy: None,
+            plain: false,
+        });
+        let ((kept, mut of_kept), (given, mut of_given)) = (connect(), connect());
+        watch.closes(&kept).unwrap();
+        let closing = watch.closes(&given).unwrap();
+        watch.lets_go(closing);
+        while of_kept() != Ok(0) {
+            assert!(watch.thread.is_some());
+        }
+        assert_eq!(of_given(), Err(ErrorKind::WouldBlock));
+        // Too late for another one.
+        let (late, mut of_late) = connect();
+        assert_eq!(watch.closes(&late), None);
+        assert_eq!(of_late(), Ok(0));
+        drop((kept, given));
     }
 }

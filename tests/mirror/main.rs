@@ -25,6 +25,7 @@
 //! | no connection, a handshake that stalls or trickles | `patience::connecting_has_a_limit_for_all_of_it_even_when_bytes_trickle_in` |
 //! | a signal, in each of these | `patience::a_signal_is_heard_while_…` |
 //! | a connection that is closed, reset or cut | `https::what_may_pass_is_tried_again_and_the_rest_is_not` |
+//! | one connection after the other to the same server; one that died while it was idle | `connections` |
 //! | a login page | `https::servers_that_serve_tips_only_and_pages_that_are_no_servers` |
 //! | a server that is gone, and the commit is here | `identity::a_commit_that_is_here_needs_no_server` |
 //! | certificates | `certificates` |
@@ -35,6 +36,7 @@ mod support;
 
 mod certificates;
 mod checkout;
+mod connections;
 mod disk;
 mod github_app;
 mod housekeeping;

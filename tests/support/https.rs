@@ -249,6 +249,8 @@ struct Shared {
     log: Mutex<Vec<Request>>,
     connections: AtomicU64,
     failed_handshakes: AtomicU64,
+    resumed: AtomicU64,
+    impatient: AtomicBool,
     clock: AtomicI64,
     /// Knows protocol version 0 only.
     old: AtomicBool,
@@ -296,6 +298,8 @@ impl GitHttps {
             log: Mutex::default(),
             connections: AtomicU64::new(0),
             failed_handshakes: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            impatient: AtomicBool::new(false),
             old: AtomicBool::new(false),
             strict: AtomicBool::new(false),
             clock: AtomicI64::new(0),
@@ -387,6 +391,12 @@ impl GitHttps {
         self.shared.strict.store(true, Ordering::SeqCst);
     }
 
+    /// From now on it closes a connection as soon as it has answered on it, without a word
+    /// of it before, as servers do with those that are idle for long.
+    pub fn close_idle(&self) {
+        self.shared.impatient.store(true, Ordering::SeqCst);
+    }
+
     /// `/new/x` is served from `/old/x`; goes with [`Fault::redirect`].
     pub fn alias(&self, new: &str, old: &str) {
         let mut moved = self.shared.moved.lock().expect("the aliases");
@@ -443,6 +453,7 @@ impl GitHttps {
         self.shared.log.lock().expect("the log").clear();
         self.shared.connections.store(0, Ordering::SeqCst);
         self.shared.failed_handshakes.store(0, Ordering::SeqCst);
+        self.shared.resumed.store(0, Ordering::SeqCst);
     }
 
     /// Connections accepted so far, with or without a request on them.
@@ -453,6 +464,11 @@ impl GitHttps {
     /// Connections whose client broke the TLS handshake off.
     pub fn failed_handshakes(&self) -> u64 {
         self.shared.failed_handshakes.load(Ordering::SeqCst)
+    }
+
+    /// Connections that went on with the TLS session of one before.
+    pub fn resumed(&self) -> u64 {
+        self.shared.resumed.load(Ordering::SeqCst)
     }
 
     /// Ends the server: its port refuses connections, those that are open are closed.
@@ -522,6 +538,9 @@ impl Shared {
                     self.forget_stream(&raw);
                     return;
                 };
+                if stream.ssl().session_reused() {
+                    self.resumed.fetch_add(1, Ordering::SeqCst);
+                }
                 Box::new(stream)
             }
         };
@@ -532,6 +551,10 @@ impl Shared {
             head.request.body_bytes = body.len() as u64;
             let close = head.close;
             let kept = self.answer(stream.get_mut().as_mut(), &raw, &head, &body);
+            if self.impatient.load(Ordering::SeqCst) {
+                stream.get_mut().close();
+                break;
+            }
             if close || !kept.unwrap_or(false) {
                 break;
             }

@@ -20,7 +20,10 @@ impl Fetch<'_> {
         if !self.speaks_v0() {
             let mut answer = server.post(&protocol::fetch_v2(request), true)?;
             match self.receive(|store| protocol::read_pack_v2(&mut answer, store)) {
-                Ok(()) => return self.must_have(wanted),
+                Ok(()) => {
+                    server.finish(answer);
+                    return self.must_have(wanted);
+                }
                 Err(Received::Store(failure)) => return Err(failure),
                 Err(Received::Trouble(trouble)) => {
                     if !is_not_v2(&trouble, answer.bytes()) {
@@ -41,7 +44,10 @@ impl Fetch<'_> {
         let mut answer = server.post(&protocol::fetch_v0(&request, &list), false)?;
         let deepened = request.depth.is_some();
         match self.receive(|store| protocol::read_pack_v0(&mut answer, deepened, store)) {
-            Ok(()) => self.must_have(wanted),
+            Ok(()) => {
+                server.finish(answer);
+                self.must_have(wanted)
+            }
             Err(Received::Store(failure)) => Err(failure),
             Err(Received::Trouble(trouble)) => {
                 self.note_tips_only(&trouble, Some(&list));
@@ -113,22 +119,24 @@ impl Fetch<'_> {
         } else {
             Greeting::V2 { filter: false }
         };
-        let received = match greeting {
+        let (received, answer) = match greeting {
             Greeting::V2 { filter } => {
                 request.commits_only &= filter;
                 let mut answer = server.post(&protocol::fetch_v2(&request), true)?;
-                self.receive(|store| protocol::read_pack_v2(&mut answer, store))
+                (self.receive(|store| protocol::read_pack_v2(&mut answer, store)), answer)
             }
             Greeting::V0(list) => {
                 let mut answer = server.post(&protocol::fetch_v0(&request, &list), false)?;
                 let deepened = request.depth.is_some() && list.can_shallow();
-                self.receive(|store| protocol::read_pack_v0(&mut answer, deepened, store))
+                (self.receive(|store| protocol::read_pack_v0(&mut answer, deepened, store)), answer)
             }
         };
         received.map_err(|received| match received {
             Received::Store(failure) => failure,
             Received::Trouble(trouble) => server.explain(trouble),
-        })
+        })?;
+        server.finish(answer);
+        Ok(())
     }
 
     /// Notes whether a refusal may mean that the server serves the ends of branches and tags

@@ -69,7 +69,10 @@ pub(in crate::mirror) fn list(
             if !v0 {
                 let mut answer = server.post(&protocol::list_v2(prefixes), true)?;
                 match protocol::read_list_v2(&mut answer) {
-                    Ok(refs) => return Ok(refs),
+                    Ok(refs) => {
+                        server.finish(answer);
+                        return Ok(refs);
+                    }
                     Err(trouble) if is_not_v2(&trouble, answer.bytes()) => {}
                     Err(trouble) => return Err(server.explain(trouble)),
                 }

@@ -72,7 +72,7 @@ impl Http<'_> {
             if body.is_some() {
                 request = request.header(header::CONTENT_TYPE, "application/json");
             }
-            let response = self.send(request, body)?;
+            let response = self.send(request, body, *method == Method::GET)?;
             let status = response.status();
             let kept =
                 matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);

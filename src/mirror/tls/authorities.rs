@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVersion};
 
+use super::sessions;
 use crate::mirror::{Failure, Trust};
 use crate::sync::lock;
 
@@ -37,6 +38,7 @@ pub(in crate::mirror) fn context(trust: &Trust) -> Result<SslConnector, Failure>
     for store in stores(trust) {
         store.load_into(&mut builder)?;
     }
+    sessions::kept_by(&mut builder);
     let context = builder.build();
     contexts.insert(key, context.clone());
     Ok(context)

@@ -3,6 +3,7 @@
 
 mod authorities;
 mod chain;
+mod sessions;
 mod verdict;
 
 use std::fmt;
@@ -12,15 +13,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{HandshakeError, MidHandshakeSslStream, SslStream, SslVerifyMode};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
-};
 
 use super::dial::{self, bracketed};
 use super::examine::Certificate;
 use super::failure::{Failure, Step, harmless};
 use super::proxy::Proxy;
-use super::watch::Clock;
+use super::watch::{Clock, Closing};
 use super::{Remote, Trust};
 
 use crate::sync::lock;
@@ -29,24 +27,31 @@ pub(crate) use chain::TlsConnector;
 use verdict::Refused;
 
 /// How a server is reached: by its name, through a proxy perhaps, and what it is trusted by.
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Way {
     host: String,
     port: u16,
     proxy: Option<Proxy>,
     trust: Trust,
-    clock: Arc<Clock>,
+}
+
+/// A connection that stands.
+pub(super) struct Connected {
+    /// With TLS around it.
+    pub(super) stream: SslStream<Wire>,
+    /// That it is closed when the fetch must end.
+    pub(super) closing: Option<Closing>,
 }
 
 impl Way {
     /// To the server of `remote`, whose authority is given.
-    pub(super) fn new(authority: &str, remote: &Remote, clock: Arc<Clock>) -> Self {
+    pub(super) fn new(authority: &str, remote: &Remote) -> Self {
         let (host, port) = dial::split(authority, 443);
         Self {
             host: host.to_owned(),
             port,
             proxy: remote.proxy.clone(),
             trust: remote.trust.clone(),
-            clock,
         }
     }
 
@@ -55,11 +60,10 @@ impl Way {
     /// # Errors
     /// What [`dial::connect`] has, [`Failure::Certificate`], [`Failure::NoTls`],
     /// [`Failure::Broken`].
-    pub(super) fn connect(&self) -> Result<SslStream<Wire>, Failure> {
-        let clock = &*self.clock;
+    pub(super) fn connect(&self, clock: &Clock) -> Result<Connected, Failure> {
         let until = Instant::now() + clock.connect_limit();
         let context = context(&self.trust)?;
-        let stream = dial::connect(&self.host, self.port, self.proxy.as_ref(), clock)?;
+        let (stream, closing) = dial::connect(&self.host, self.port, self.proxy.as_ref(), clock)?;
         let connecting = clock.connecting(&stream, until);
         let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         let limited =
@@ -79,6 +83,10 @@ impl Way {
             }
             good
         });
+        // Who looks at the certificate wants to be shown it.
+        if !clock.eyes().are_open() {
+            sessions::resume(&mut configuration, self);
+        }
         let stream = configuration.connect(&self.host, Wire(stream)).map_err(|error| {
             if let Some(failure) = clock.failure() {
                 return failure;
@@ -90,32 +98,32 @@ impl Way {
             match error {
                 HandshakeError::SetupFailure(stack) => self.no_tls(&stack.to_string()),
                 HandshakeError::Failure(half) | HandshakeError::WouldBlock(half) => {
-                    self.broken_off(half, connecting.is_late())
+                    self.broken_off(half, clock, connecting.is_late())
                 }
             }
         })?;
         clock.eyes().see(|seen| seen.tls = Some(stream.ssl().version_str().to_owned()));
-        Ok(stream)
+        Ok(Connected { stream, closing })
     }
 
-    fn broken_off(&self, half: MidHandshakeSslStream<Wire>, late: bool) -> Failure {
+    fn broken_off(&self, half: MidHandshakeSslStream<Wire>, clock: &Clock, late: bool) -> Failure {
         let error = half.into_error();
         let slow = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
         };
         if late || error.io_error().is_some_and(slow) {
-            return self.clock.timeout(Step::Connect);
+            return clock.timeout(Step::Connect);
         }
         if let Some(reason) = error.ssl_error().and_then(|stack| stack.errors().first()?.reason()) {
             // OpenSSL 3 has this among its own errors.
             if reason.contains("unexpected eof") {
-                return self.clock.broken("the server hung up during the TLS handshake");
+                return clock.broken("the server hung up during the TLS handshake");
             }
             return self.no_tls(reason);
         }
         match error.into_io_error() {
-            Ok(error) => self.clock.broken(&format!("TLS handshake: {error}")),
-            Err(_) => self.clock.broken("the server hung up during the TLS handshake"),
+            Ok(error) => clock.broken(&format!("TLS handshake: {error}")),
+            Err(_) => clock.broken("the server hung up during the TLS handshake"),
         }
     }
 
@@ -134,25 +142,6 @@ impl fmt::Debug for Way {
     }
 }
 
-/// For ureq: whatever URL it is asked for, it gets a connection to the one server. A failure
-/// comes back inside of its error.
-impl Connector for Way {
-    type Out = TlsTransport;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails<'_>,
-        _: Option<()>,
-    ) -> Result<Option<TlsTransport>, ureq::Error> {
-        let stream = Self::connect(self).map_err(|failure| ureq::Error::Other(failure.into()))?;
-        let buffers = LazyBuffers::new(
-            details.config.input_buffer_size(),
-            details.config.output_buffer_size(),
-        );
-        Ok(Some(TlsTransport { stream, buffers, limits: [None; 2] }))
-    }
-}
-
 /// ureq's own error, if one is hidden inside.
 pub(super) fn io_or_ureq(error: io::Error) -> ureq::Error {
     match error.downcast::<ureq::Error>() {
@@ -164,6 +153,28 @@ pub(super) fn io_or_ureq(error: io::Error) -> ureq::Error {
 /// A socket whose reads and writes go on after a signal; those with a time limit are not
 /// started again by the kernel.
 pub(super) struct Wire(TcpStream);
+
+impl Wire {
+    /// The socket once more.
+    pub(super) fn socket(&self) -> Option<TcpStream> {
+        self.0.try_clone().ok()
+    }
+
+    pub(super) fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        self.0.set_read_timeout(limit)
+    }
+
+    pub(super) fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        self.0.set_write_timeout(limit)
+    }
+
+    /// Whether it is open, and nothing has come that was not read.
+    pub(super) fn is_quiet(&self) -> bool {
+        let quiet = self.0.set_nonblocking(true).is_ok()
+            && self.0.peek(&mut [0]).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        quiet && self.0.set_nonblocking(false).is_ok()
+    }
+}
 
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -187,78 +198,5 @@ fn uninterrupted(mut work: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
         }
-    }
-}
-
-/// A connection with TLS.
-pub(super) struct TlsTransport {
-    stream: SslStream<Wire>,
-    buffers: LazyBuffers,
-    /// As they are set on the socket: for reading, for writing.
-    limits: [Option<Duration>; 2],
-}
-
-impl TlsTransport {
-    fn limit(&mut self, writing: bool, timeout: NextTimeout) -> io::Result<()> {
-        let limit = timeout.not_zero().map(|limit| *limit);
-        let known = &mut self.limits[usize::from(writing)];
-        if *known != limit {
-            let socket = &self.stream.get_ref().0;
-            if writing {
-                socket.set_write_timeout(limit)?;
-            } else {
-                socket.set_read_timeout(limit)?;
-            }
-            *known = limit;
-        }
-        Ok(())
-    }
-}
-
-fn explained(error: io::Error, timeout: NextTimeout) -> ureq::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
-        _ => ureq::Error::Io(error),
-    }
-}
-
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsTransport")
-    }
-}
-
-impl Transport for TlsTransport {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let timeout = timeout.for_write();
-        self.limit(true, timeout)?;
-        let output = &self.buffers.output()[..amount];
-        self.stream.write_all(output).map_err(|error| explained(error, timeout))
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let timeout = timeout.for_read();
-        self.limit(false, timeout)?;
-        let input = self.buffers.input_append_buf();
-        let amount = self.stream.read(input).map_err(|error| explained(error, timeout))?;
-        self.buffers.input_appended(amount);
-        Ok(amount > 0)
-    }
-
-    fn is_open(&mut self) -> bool {
-        // Nothing is expected between two answers: what arrives, or an end, closes it.
-        let socket = &self.stream.get_ref().0;
-        let mut byte = [0];
-        let quiet = socket.set_nonblocking(true).is_ok()
-            && socket.peek(&mut byte).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-        quiet && socket.set_nonblocking(false).is_ok()
-    }
-
-    fn is_tls(&self) -> bool {
-        true
     }
 }
