@@ -80,7 +80,11 @@ impl Console {
         match event {
             Event::Preparing(step) => {
                 self.know(step.app.name.as_str(), |known| known.revision = Some(step.revision));
-                self.start(step, "preparing");
+                let doing = format!("preparing {}", step.revision.short());
+                if self.place == Place::Pipe {
+                    self.print(&format!("{}: {doing}", step.app.name));
+                }
+                self.start(step, &doing);
                 self.log(
                     Some(step.app.name.as_str()),
                     &format!("preparing {} from {}", step.revision, step.app.source),
@@ -97,25 +101,33 @@ impl Console {
             Event::Deploying(step) => {
                 let from = step.from.map_or_else(|| "nothing".to_owned(), |from| from.short());
                 let to = step.revision.short();
-                self.say(
-                    step,
-                    &match &step.action {
-                        Action::Deploy(Reason::PutBack) => format!("putting back {to}"),
-                        Action::Deploy(reason) => {
-                            format!("deploying {from} -> {to} ({})", reason.describe())
-                        }
-                        Action::Keep | Action::Skip(_) => String::new(),
-                    },
-                );
-                if self.place == Place::Terminal {
-                    self.start(step, "deploying");
+                let doing = match &step.action {
+                    Action::Deploy(Reason::PutBack) => format!("putting back {to}"),
+                    Action::Deploy(reason) => {
+                        format!("deploying {from} -> {to} ({})", reason.describe())
+                    }
+                    Action::Keep | Action::Skip(_) => String::new(),
+                };
+                self.log(Some(step.app.name.as_str()), &doing);
+                match self.place {
+                    Place::Terminal => self.start(step, &doing),
+                    Place::Pipe | Place::Nowhere => {
+                        self.print(&format!("{}: {doing}", step.app.name));
+                    }
                 }
             }
             Event::Deployed(step, None, took) => {
                 self.finish(step);
                 let took = seconds(took.as_secs_f64());
                 let what = if step.puts_back() { "put back" } else { "deployed" };
-                self.say(step, &self.paint.green(&format!("{what} in {took}")));
+                self.log(Some(step.app.name.as_str()), &format!("{what} in {took}"));
+                let what = match self.place {
+                    // Its line is the only one: what went before was a bar.
+                    Place::Terminal => format!("{what} {}", step.revision.short()),
+                    Place::Pipe | Place::Nowhere => what.to_owned(),
+                };
+                let what = self.paint.green(&format!("{what} in {took}"));
+                self.print(&format!("{}: {what}", step.app.name));
             }
             Event::NoWayBack(step, failure) => self.warn(
                 Some(step.app.name.as_str()),
@@ -156,7 +168,7 @@ impl Console {
     /// A line that codedeploy-local printed for an app.
     pub fn relayed(&self, app: &str, line: &str) {
         self.log(Some(app), &format!("| {line}"));
-        if self.relay || self.place == Place::Terminal {
+        if self.relay {
             self.print(&format!("{app} {} {}", self.paint.dim("|"), tame(line, WIDTH)));
         }
     }
@@ -212,11 +224,6 @@ impl Console {
         self.print(human::failure(failure, Some(app), self.paint).trim_end());
     }
 
-    fn say(&self, step: &Step, text: &str) {
-        self.log(Some(step.app.name.as_str()), text);
-        self.print(&format!("{}: {text}", step.app.name));
-    }
-
     fn print(&self, text: &str) {
         match self.place {
             Place::Nowhere => {}
@@ -228,21 +235,22 @@ impl Console {
         }
     }
 
+    /// Shows what is being done, until it is done.
     fn start(&self, step: &Step, doing: &str) {
-        let app = step.app.name.as_str();
-        if self.place == Place::Pipe {
-            self.print(&format!("{app}: {doing} {}", step.revision.short()));
-        }
         let bar = self.bars.add(ProgressBar::new_spinner());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}: {msg} ({elapsed})") {
+        let template = match self.paint {
+            Paint(true) => "{spinner:.cyan} {prefix}: {msg} {elapsed:.dim}",
+            Paint(false) => "{spinner} {prefix}: {msg} {elapsed}",
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_prefix(app.to_owned());
-        bar.set_message(format!("{doing} {}", step.revision.short()));
+        bar.set_prefix(step.app.name.as_str().to_owned());
+        bar.set_message(doing.to_owned());
         if self.place == Place::Terminal {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
-        lock(&self.running).insert(app.to_owned(), bar);
+        lock(&self.running).insert(step.app.name.as_str().to_owned(), bar);
     }
 
     fn finish(&self, step: &Step) {

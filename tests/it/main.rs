@@ -32,6 +32,7 @@ mod sharing;
 mod signatures;
 mod ssh;
 mod submodules;
+mod terminal;
 mod tools;
 mod upkeep;
 mod verify;
