@@ -444,6 +444,8 @@ pub struct App {
     pub verify: Option<Verify>,
     /// Whether the submodules of its tree are deployed with it.
     pub submodules: bool,
+    /// Whether Git LFS pointers are replaced by what they stand for.
+    pub lfs: bool,
 }
 
 impl App {

@@ -1,6 +1,7 @@
 //! This host: the effects of a rollout in terms of mirror, bundle, codedeploy and ledger.
 
 mod fetch;
+pub(crate) mod lfs;
 mod place;
 mod predecessor;
 mod remote;
@@ -61,6 +62,8 @@ pub struct Run<'a> {
     pub deadline: Option<Instant>,
     /// Bytes that have to be free after it.
     pub min_free_space: u64,
+    /// Bytes that a mirror may have, if that is limited.
+    pub mirror_max: Option<u64>,
     /// The hook around this run.
     pub hook: Option<&'a Hook>,
     /// The agent's configuration file, if one was named.
@@ -154,7 +157,9 @@ impl<'a> LiveHost<'a> {
         let begin = Instant::now();
         for (app, prepared) in lock(&self.prepared).iter() {
             if all_went_well {
-                self.put_in_order(app, &prepared.mirror, TIDYING.saturating_sub(begin.elapsed()));
+                let left = TIDYING.saturating_sub(begin.elapsed());
+                // What was deployed is on record.
+                self.put_in_order(app, &prepared.mirror, Vec::new(), left);
             }
             for directory in self.worktrees(app) {
                 // The next run tries again.
@@ -276,16 +281,20 @@ impl<'a> LiveHost<'a> {
         directory: &Path,
     ) -> Result<mirror::Worktree, Trouble> {
         let target = directory.join(commit.to_string());
-        let mut worktree = mirror.checkout(commit, &target, &self.checkout_options(app))?;
+        let options = self.checkout_options(app, Path::new(""));
+        let write = || mirror.checkout(commit, &target, &options);
+        let mut worktree = self.with_lfs(mirror, app, commit, &options, write)?;
         if app.submodules {
             self.fill(mirror, app, commit, &mut worktree)?;
         }
         Ok(worktree)
     }
 
-    fn checkout_options(&self, app: &App) -> CheckoutOptions {
+    /// How a tree is written that is at `place` in the app's.
+    fn checkout_options(&self, app: &App, place: &Path) -> CheckoutOptions {
         CheckoutOptions {
             export_ignore: app.export_ignore,
+            lfs: lfs::wanted(app, place, true),
             interrupt: self.run.interrupt.clone(),
             ..Default::default()
         }

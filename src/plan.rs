@@ -339,6 +339,7 @@ pub(crate) mod tests {
             on_failure: None,
             verify: None,
             submodules: false,
+            lfs: false,
         }
     }
 

@@ -239,10 +239,18 @@ impl Check<'_> {
         }
         let pointers = self.inside(&worktree.lfs_pointers);
         if !pointers.is_empty() {
-            self.refuse(
-                format!("Git LFS is not supported yet: {}", some(&pointers)),
-                Some("pointers would be deployed instead of content; put the content into the repository"),
-            );
+            let (what, hint) = if self.app.lfs {
+                (
+                    "pointers of Git LFS that cannot be read as such",
+                    "make them again with `git lfs migrate` or `git add --renormalize`; those with `ext-…` are not supported",
+                )
+            } else {
+                (
+                    "pointers of Git LFS, which would be deployed instead of content",
+                    "deploy the content with `lfs: true`, or put it into the repository",
+                )
+            };
+            self.refuse(format!("{what}: {}", some(&pointers)), Some(hint));
         }
     }
 

@@ -400,7 +400,7 @@ fn content_that_would_not_arrive_is_refused() {
             format!("a name that ends with white space: `c ` ({hint})"),
             format!("a name that is not UTF-8: `\u{fffd}` ({hint})"),
             "submodules, which would be deployed as empty directories: `vendor` (deploy their content with `submodules: true`, or put it into the repository)".to_owned(),
-            "Git LFS is not supported yet: `0.bin`, `1.bin`, `2.bin`, and 2 more (pointers would be deployed instead of content; put the content into the repository)".to_owned(),
+            "pointers of Git LFS, which would be deployed instead of content: `0.bin`, `1.bin`, `2.bin`, and 2 more (deploy the content with `lfs: true`, or put it into the repository)".to_owned(),
         ]
     );
 }

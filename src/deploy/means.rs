@@ -40,6 +40,7 @@ impl<'a> Means<'a> {
             offline: false,
             deadline: None,
             min_free_space: manifest.limits.min_free_space.unwrap_or(0),
+            mirror_max: manifest.limits.mirror_max,
             hook: None,
             agent_configuration_file: None,
             state: &settings.state_dir,

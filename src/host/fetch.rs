@@ -1,5 +1,6 @@
 //! Fetching without deploying, and mirrors that are made anew when they are damaged.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{LiveHost, TIDYING, Trouble};
@@ -28,20 +29,30 @@ impl LiveHost<'_> {
             let held = mirror.holds(revision) && mirror.source().is_none_or(|of| of == source);
             let commit = self.obtain(mirror, app, revision, share)?;
             self.verify(mirror, app, revision, commit)?;
+            let options = self.checkout_options(app, Path::new(""));
+            let came = self.fetch_lfs(mirror, app, commit, &options)?;
             if app.submodules {
                 self.fetch_submodules(mirror, app, commit)?;
             }
-            Ok(Obtained { commit, held })
+            Ok(Obtained { commit, held: held && came == 0 })
         })?;
-        self.put_in_order(&app.name, &mirror, TIDYING);
+        let wanted = vec![revision, obtained.commit];
+        self.put_in_order(&app.name, &mirror, wanted, TIDYING);
         Ok(obtained)
     }
 
     /// Puts a mirror in order if it is worth it. That this cannot be done is only a warning.
-    pub(super) fn put_in_order(&self, app: &AppName, mirror: &Mirror, within: Duration) {
+    /// What is fetched of the commits that are `wanted` stays.
+    pub(super) fn put_in_order(
+        &self,
+        app: &AppName,
+        mirror: &Mirror,
+        wanted: Vec<Revision>,
+        within: Duration,
+    ) {
         let interrupt = self.run.interrupt.clone();
         let about = Some(app.as_str());
-        let (wanted, most) = (Vec::new(), None);
+        let most = self.run.mirror_max;
         match mirror.tidy(&Effort { always: false, within, interrupt, wanted, most }) {
             Ok(None) => {}
             Ok(Some(tidied)) => self.run.console.log(about, &tidied.to_string()),

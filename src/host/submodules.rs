@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{LiveHost, Trouble};
+use super::{LiveHost, Trouble, lfs};
 use crate::domain::{App, RepoUrl, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::manifest::submodule;
@@ -78,7 +78,7 @@ impl LiveHost<'_> {
         app: &App,
         commit: Revision,
     ) -> Result<(), Trouble> {
-        let tree = mirror.survey(commit, &self.checkout_options(app))?;
+        let tree = mirror.survey(commit, &self.checkout_options(app, Path::new("")))?;
         let wanted = wanted(app, &Around::app(app, mirror.path(), commit), &tree)?;
         each(wanted, |one| self.bring_submodule(mirror, app, commit, one, None))
     }
@@ -99,14 +99,16 @@ impl LiveHost<'_> {
             let commit = self.obtain(mirror, &wanted.as_app, wanted.submodule.commit, share)?;
             mirror.pin(by, commit)?;
             let around = Around::submodule(wanted, mirror.path(), commit);
-            let options = self.checkout_options(app);
-            match worktree.as_deref_mut() {
-                Some(worktree) => {
-                    let write = |target: &Path| mirror.checkout(commit, target, &options);
-                    place(app, &around, worktree, write)
-                }
-                None => self::wanted(app, &around, &mirror.survey(commit, &options)?),
-            }
+            let options = self.checkout_options(app, &wanted.place);
+            let (mirror, from) = (&*mirror, &wanted.as_app);
+            let Some(worktree) = worktree.as_deref_mut() else {
+                self.fetch_lfs(mirror, from, commit, &options)?;
+                return self::wanted(app, &around, &mirror.survey(commit, &options)?);
+            };
+            place(app, &around, worktree, |target| {
+                let write = || mirror.checkout(commit, target, &options);
+                self.with_lfs(mirror, from, commit, &options, write)
+            })
         };
         match bring(&mut mirror, true) {
             Err(Trouble::Mirror(mirror::Failure::Damaged { path, detail })) => {
@@ -127,7 +129,7 @@ impl LiveHost<'_> {
 }
 
 /// Puts the submodules of a commit into its worktree, from what is in the mirrors, without their
-/// locks.
+/// locks. What Git LFS keeps of them is only listed.
 ///
 /// # Errors
 /// One is not there, or must not be followed.
@@ -142,8 +144,10 @@ pub(crate) fn fill_unlocked(
     each(first, |one| {
         let mirror = mirror::of_submodule(app_mirror, &one.as_app.source)?;
         let commit = one.submodule.commit;
+        let lfs = lfs::wanted(app, &one.place, false);
+        let options = CheckoutOptions { lfs, ..options.clone() };
         place(app, &Around::submodule(one, &mirror, commit), worktree, |target| {
-            mirror::checkout_unlocked(&mirror, commit, target, options)
+            Ok(mirror::checkout_unlocked(&mirror, commit, target, &options)?)
         })
     })?;
     Ok(())
@@ -183,7 +187,7 @@ fn place(
     app: &App,
     tree: &Around<'_>,
     worktree: &mut Worktree,
-    write: impl FnOnce(&Path) -> Result<Worktree, mirror::Failure>,
+    write: impl FnOnce(&Path) -> Result<Worktree, Trouble>,
 ) -> Result<Vec<Wanted>, Trouble> {
     // Beside the app's worktree, named as what an ended run leaves and the next one removes.
     let aside = worktree.path.with_file_name(format!(".{}.submodule.new", tree.commit));

@@ -8,7 +8,7 @@
 //! What an app's own scripts changed cannot be told from what somebody else did. So the scripts
 //! are named beside the files.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -21,6 +21,7 @@ use crate::bundle::{self, Contents};
 use crate::domain::{App, Revision};
 use crate::engine::install::{self, Installed};
 use crate::error::Failure;
+use crate::host::lfs;
 use crate::host::submodules::fill_unlocked;
 use crate::host::{deployment_root, private_directory};
 use crate::ledger::mirror_path;
@@ -143,9 +144,10 @@ impl Drift {
                 let why = tame(why.as_deref().unwrap_or_default(), 300);
                 paint.yellow(&format!("drift is not known: {why}"))
             }
-            (State::None, _) => format!("no drift: {of} files are as in {short}"),
+            (State::None, _) => format!("no drift: {} as in {short}", files_are(of)),
             (State::Differs, _) => {
-                paint.red(&format!("drift: {number} files are not as in {short} ({of} compared)"))
+                let files = files_are(number);
+                paint.red(&format!("drift: {files} not as in {short} ({of} compared)"))
             }
         });
         for Difference { path, what } in self.differences.iter().take(SHOWN) {
@@ -156,7 +158,8 @@ impl Drift {
         }
         if !self.retained.is_empty() {
             let number = self.retained.len();
-            lines.push(format!("  {number} files were there before and were kept (RETAIN)"));
+            let files = if number == 1 { "1 file was" } else { &format!("{number} files were") };
+            lines.push(format!("  {files} there before and kept (RETAIN)"));
         }
         if self.differs() && !self.scripts.is_empty() {
             let scripts = tame(&self.scripts.join(", "), 300);
@@ -164,6 +167,10 @@ impl Drift {
         }
         lines
     }
+}
+
+fn files_are(number: usize) -> String {
+    if number == 1 { "1 file is".to_owned() } else { format!("{number} files are") }
 }
 
 fn compare(
@@ -176,6 +183,7 @@ fn compare(
     let mirror = mirror_path(&settings.cache_dir, &app.name);
     let options = CheckoutOptions {
         export_ignore: app.export_ignore,
+        lfs: lfs::wanted(app, Path::new(""), false),
         interrupt: interrupt.clone(),
         ..CheckoutOptions::default()
     };
@@ -188,6 +196,8 @@ fn compare(
         fill_unlocked(app, &mirror, commit, &mut worktree, &options)?;
     }
     let Contents { files, scripts, retains } = bundle::contents(app, &worktree)?;
+    let kept: Kept =
+        worktree.lfs.iter().map(|file| (worktree.path.join(&file.path), file.object)).collect();
     let agent = settings.agent_configuration_file.as_deref();
     let instructions = deployment_root(agent, &settings.state_dir).join("deployment-instructions");
     let made = install::installed(&instructions, &app.name.deployment_group());
@@ -197,7 +207,7 @@ fn compare(
         let was_made = made.as_ref().is_none_or(|made| made.contains(&file.destination));
         if retains && !was_made && file.destination.symlink_metadata().is_ok() {
             retained.push(file.destination.clone());
-        } else if let Some(what) = difference(file) {
+        } else if let Some(what) = difference(file, &kept, interrupt) {
             differences.push(Difference { path: file.destination.clone(), what });
         }
     }
@@ -221,7 +231,7 @@ fn compare(
 }
 
 /// What is wrong with one file, if anything is.
-fn difference(file: &Installed) -> Option<What> {
+fn difference(file: &Installed, kept: &Kept, interrupt: &Interrupt) -> Option<What> {
     let (Ok(source), there) =
         (fs_err::symlink_metadata(&file.source), file.destination.symlink_metadata())
     else {
@@ -249,7 +259,11 @@ fn difference(file: &Installed) -> Option<What> {
     if !there.is_file() {
         return Some(What::Kind);
     }
-    match same_content(file, &source, &there) {
+    let same = match kept.get(&file.source) {
+        Some(object) => mirror::lfs::is_in(&file.destination, *object, interrupt),
+        None => same_content(file, &source, &there),
+    };
+    match same {
         Err(_) => Some(What::Unreadable),
         Ok(false) => Some(What::Content),
         Ok(true) => (!has_mode(file, &source, &there)).then_some(What::Mode),
@@ -290,6 +304,9 @@ fn same_content(file: &Installed, source: &Metadata, there: &Metadata) -> io::Re
         }
     }
 }
+
+/// Files of the worktree that Git LFS keeps: pointers are in their places.
+type Kept = HashMap<PathBuf, mirror::lfs::Object>;
 
 /// Bytes that are compared at a time.
 const PIECE: u64 = 1 << 18;

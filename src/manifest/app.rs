@@ -32,12 +32,10 @@ const SECOND: &[&str] = &[
     "release_file",
     "verify",
     "submodules",
+    "lfs",
 ];
 
-const LATER: &[&str] = &["lfs"];
-
-const APP: Keys =
-    Keys { first: &["name", "source", "release", "force"], second: SECOND, later: LATER };
+const APP: Keys = Keys { first: &["name", "source", "release", "force"], second: SECOND };
 
 const DEFAULTS: Keys = Keys {
     first: &["source_host", "force"],
@@ -45,7 +43,6 @@ const DEFAULTS: Keys = Keys {
         [_, rest @ ..] => rest,
         [] => &[],
     },
-    later: LATER,
 };
 
 /// The lifecycle events that can be left out. `DownloadBundle` and `Install` are run by
@@ -86,6 +83,7 @@ pub(super) struct Common {
     release_file: Option<PathBuf>,
     verify: Option<verify::Given>,
     submodules: Option<bool>,
+    lfs: Option<bool>,
 }
 
 /// What became of one entry of `apps`.
@@ -172,6 +170,7 @@ fn common(fields: &mut Fields<'_>, directory: &Path, findings: &mut Findings) ->
             .and_then(|node| when::read(node, findings)),
         verify: verify::take(fields, findings),
         submodules: findings.take_bool(fields, "submodules"),
+        lfs: findings.take_bool(fields, "lfs"),
     }
 }
 
@@ -233,6 +232,7 @@ pub(super) fn read<'n>(
         on_failure: own.on_failure.or(defaults.on_failure),
         verify,
         submodules: own.submodules.or(defaults.submodules).unwrap_or(false),
+        lfs: own.lfs.or(defaults.lfs).unwrap_or(false),
     });
     entry
 }

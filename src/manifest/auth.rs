@@ -32,7 +32,6 @@ const KEYS: Keys = Keys {
         "none",
         "username",
     ],
-    later: &[],
 };
 
 /// The kinds, of which there must be exactly one, in the order messages name them.
@@ -98,7 +97,6 @@ pub(super) fn read(
     }
     let Some(mut fields) = Fields::of(node, "`auth`", findings) else { return (None, None) };
     let username = username(&mut fields, findings);
-    let later = KEYS.later.iter().any(|kind| fields.has(kind));
     let given: Vec<(&str, Read)> =
         KINDS.iter().copied().filter(|(kind, _)| fields.has(kind)).collect();
     let mut auth = None;
@@ -108,7 +106,6 @@ pub(super) fn read(
                 auth = read(value, &mut Reader { fields: &mut fields, directory, findings });
             }
         }
-        [] if later => {}
         [] => {
             findings.error(Some(node.at), "`auth` does not say where the credential is").hint =
                 Some(format!("use exactly one of {}", list(KINDS.iter().map(|(kind, _)| *kind))));
@@ -152,7 +149,6 @@ fn token_command(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
 const APP: Keys = Keys {
     first: &[],
     second: &["client_id", "app_id", "private_key_file", "installation_id", "owner", "api_url"],
-    later: &[],
 };
 
 fn github_app(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
@@ -337,11 +333,8 @@ fn passphrase(reader: &mut Reader<'_, '_>) -> Result<Option<SecretPlace>, Found>
 }
 
 fn ssh_agent(node: &Node, reader: &mut Reader<'_, '_>) -> Option<Auth> {
-    const KEYS: Keys = Keys {
-        first: &[],
-        second: &["public_key", "fingerprint", "comment", "socket"],
-        later: &[],
-    };
+    const KEYS: Keys =
+        Keys { first: &[], second: &["public_key", "fingerprint", "comment", "socket"] };
     if node.is_null() || boolean(node) == Some(true) {
         return Some(Auth::SshAgent { socket: None, key: None });
     }

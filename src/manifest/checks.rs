@@ -13,8 +13,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Checks of an app at most.
 const MOST: usize = 20;
 
-const KEYS: Keys =
-    Keys { first: &[], second: &["http", "tcp", "command", "within", "status"], later: &[] };
+const KEYS: Keys = Keys { first: &[], second: &["http", "tcp", "command", "within", "status"] };
 
 pub(super) fn read(node: &Node, directory: &Path, findings: &mut Findings) -> Option<Vec<Check>> {
     let Some(items) = node.items() else {

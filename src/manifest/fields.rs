@@ -105,8 +105,6 @@ pub(super) struct Keys {
     pub(super) first: &'static [&'static str],
     /// Version 2's in addition.
     pub(super) second: &'static [&'static str],
-    /// Version 2's that this program does not know how to obey yet.
-    pub(super) later: &'static [&'static str],
 }
 
 struct Field<'n> {
@@ -193,11 +191,10 @@ impl<'n> Fields<'n> {
         for field in self.fields.into_iter().flatten() {
             let (key, at) = (field.key, Some(field.at));
             let name = quoted(key);
-            let later = keys.later.contains(&key);
             match findings.version {
                 None => {}
                 _ if key.starts_with("x-") => {}
-                Some(Version::V1) if later || keys.second.contains(&key) => {
+                Some(Version::V1) if keys.second.contains(&key) => {
                     findings
                         .warning(at, format!("{name} is not known in version 1.0 and is ignored"))
                         .hint = Some("write `version: 2` to use it".into());
@@ -205,11 +202,6 @@ impl<'n> Fields<'n> {
                 Some(Version::V1) => {
                     findings.warning(at, format!("unknown key {name} is ignored")).hint =
                         did_you_mean(key, keys.first.iter().copied());
-                }
-                Some(Version::V2) if later => {
-                    findings
-                        .error(at, format!("{name} is not supported by this version yet"))
-                        .hint = Some("remove it until it is".into());
                 }
                 Some(Version::V2) => {
                     findings.error(at, format!("unknown key {name}")).hint =

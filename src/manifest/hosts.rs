@@ -21,7 +21,6 @@ const RULE: Keys = Keys {
         "proxy",
         "proxy_auth",
     ],
-    later: &[],
 };
 
 /// Reads `hosts`. Paths are relative to `directory`.

@@ -24,8 +24,7 @@ pub struct Machine {
     pub warnings: Vec<Diagnostic>,
 }
 
-const KEYS: Keys =
-    Keys { first: &[], second: &["hosts", "report", "limits", "labels"], later: &[] };
+const KEYS: Keys = Keys { first: &[], second: &["hosts", "report", "limits", "labels"] };
 
 /// Reads a machine file; an empty one says nothing. Paths are relative to `directory`.
 ///

@@ -128,7 +128,6 @@ const MOST_APPS: usize = 1_000;
 const TOP: Keys = Keys {
     first: &["version", "apps"],
     second: &["defaults", "hosts", "policy", "report", "limits"],
-    later: &[],
 };
 
 /// Reads a manifest. `file` is what findings call it; nothing is opened.

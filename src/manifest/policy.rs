@@ -34,8 +34,7 @@ pub enum RemovedApps {
     Report,
 }
 
-const KEYS: Keys =
-    Keys { first: &[], second: &["on_failure", "deadline", "jobs", "removed_apps"], later: &[] };
+const KEYS: Keys = Keys { first: &[], second: &["on_failure", "deadline", "jobs", "removed_apps"] };
 
 pub(super) fn read(node: &Node, findings: &mut Findings) -> Policy {
     let Some(mut fields) = Fields::of(node, "`policy`", findings) else {

@@ -8,8 +8,7 @@ use crate::manifest::fields::{Fields, Findings, Keys, boolean};
 use crate::manifest::source::Authority;
 use crate::yaml::{Node, Position};
 
-const AUTH: Keys =
-    Keys { first: &[], second: &["user", "password_env", "password_file"], later: &[] };
+const AUTH: Keys = Keys { first: &[], second: &["user", "password_env", "password_file"] };
 
 const FORM: &str = "write `http://host:port`, `http://user@host:port`, or `none`";
 const NO_PASSWORD: &str =

@@ -131,13 +131,12 @@ impl Limits {
     }
 }
 
-const REPORT: Keys = Keys { first: &[], second: &["log", "metrics", "notify"], later: &[] };
-const LOG: Keys = Keys { first: &[], second: &["file", "format", "max_size", "keep"], later: &[] };
-const METRICS: Keys = Keys { first: &[], second: &["textfile"], later: &[] };
-const NOTIFY: Keys =
-    Keys { first: &[], second: &["on", "command", "webhook", "within"], later: &[] };
-const WEBHOOK: Keys = Keys { first: &[], second: &["url", "url_env", "url_file"], later: &[] };
-const LIMITS: Keys = Keys { first: &[], second: &["min_free_space", "mirror_max"], later: &[] };
+const REPORT: Keys = Keys { first: &[], second: &["log", "metrics", "notify"] };
+const LOG: Keys = Keys { first: &[], second: &["file", "format", "max_size", "keep"] };
+const METRICS: Keys = Keys { first: &[], second: &["textfile"] };
+const NOTIFY: Keys = Keys { first: &[], second: &["on", "command", "webhook", "within"] };
+const WEBHOOK: Keys = Keys { first: &[], second: &["url", "url_env", "url_file"] };
+const LIMITS: Keys = Keys { first: &[], second: &["min_free_space", "mirror_max"] };
 
 /// Reads `report`. Paths are relative to `directory`.
 pub(super) fn read(node: &Node, directory: &Path, findings: &mut Findings) -> Reporting {

@@ -111,6 +111,7 @@ apps:
     export_ignore: false
     symlinks: safe
     submodules: true
+    lfs: true
   - {name: web, source: github://github.com/acme/web, release: v1.2, allow_ref: true}
 ",
     )
@@ -123,7 +124,8 @@ apps:
     assert_eq!(api.appspec.as_deref(), Some(Path::new("deploy/appspec.yml")));
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(api.env, [pair("A", "1"), pair("B", "no"), pair("C", "")]);
-    assert!(!api.enabled && !api.export_ignore && !api.force && api.submodules);
+    assert!(!api.enabled && !api.export_ignore && !api.force);
+    assert!(api.submodules && api.lfs);
     assert_eq!((api.file_exists, api.symlinks), (FileExists::Overwrite, Symlinks::Safe));
     assert_eq!(api.skip_events, [] as [&str; 0]);
     let web = &manifest.apps[1];
@@ -422,15 +424,7 @@ fn unknown_keys_are_warnings_in_version_1_and_errors_in_version_2() {
     );
     finds(
         &app("2", "branch: x"),
-        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `checks`, `release_file`, `verify`, `submodules`",
-    );
-    finds(
-        &app("2", "lfs: ~"),
-        "E m.yaml:3:88: app `api`: `lfs` is not supported by this version yet -> remove it until it is",
-    );
-    finds(
-        "version: 2\ndefaults: {lfs: 10m}\napps: [{name: a, source: /a, release: $SHA}]\n",
-        "E m.yaml:2:12: `lfs` is not supported by this version yet -> remove it until it is",
+        "E m.yaml:3:88: app `api`: unknown key `branch` -> known are `name`, `source`, `release`, `force`, `needs`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `checks`, `release_file`, `verify`, `submodules`, `lfs`",
     );
     finds(
         "version: 1.0\nhosts: {}\napps: [{name: a, source: /a, release: $SHA}]\n",
@@ -537,7 +531,7 @@ fn values_of_version_2_keys() {
         "E m.yaml:2:25: `source_host` is not `host[:port]`: the host name is missing or not valid\n\
          E m.yaml:2:36: `name` cannot have a default\n\
          E m.yaml:2:48: `release` cannot have a default\n\
-         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `checks`, `release_file`, `verify`, `submodules`",
+         E m.yaml:2:51: unknown key `nmae` -> known are `source_host`, `force`, `path`, `appspec`, `env`, `enabled`, `file_exists`, `skip_events`, `export_ignore`, `symlinks`, `allow_ref`, `on_failure`, `when`, `timeout`, `checks`, `release_file`, `verify`, `submodules`, `lfs`",
     );
 }
 

@@ -7,8 +7,7 @@ use crate::domain::{RefName, Verify};
 use crate::manifest::fields::{Fields, Findings, Keys};
 use crate::yaml::{Node, Position, Value};
 
-const KEYS: Keys =
-    Keys { first: &[], second: &["signed_by", "revoked_keys", "reachable_from"], later: &[] };
+const KEYS: Keys = Keys { first: &[], second: &["signed_by", "revoked_keys", "reachable_from"] };
 
 /// `verify` as it is written in one place.
 #[derive(Debug, Clone)]

@@ -5,11 +5,8 @@ use crate::domain::{Glob, When};
 use crate::manifest::fields::{Fields, Findings, Keys};
 use crate::yaml::Node;
 
-const KEYS: Keys = Keys {
-    first: &[],
-    second: &["deployment_group", "application", "hostname", "label"],
-    later: &[],
-};
+const KEYS: Keys =
+    Keys { first: &[], second: &["deployment_group", "application", "hostname", "label"] };
 
 pub(super) fn read(node: &Node, findings: &mut Findings) -> Option<When> {
     let mut fields = Fields::of(node, "`when`", findings)?;

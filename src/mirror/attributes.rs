@@ -10,6 +10,7 @@ use gix_attributes::search::{MetadataCollection, Outcome};
 use gix_attributes::{Search, StateRef};
 
 use super::convert::{Encoding, Eol};
+use super::lfs::Object;
 
 /// git reads no longer lines.
 const LONGEST_LINE: usize = 2048;
@@ -27,6 +28,9 @@ pub(super) struct Conversion {
     pub substitute: bool,
     /// A program that is not run.
     pub filter: Option<String>,
+    /// The content is not the blob's, which is a pointer of Git LFS, but this. Nothing else is
+    /// done to it then.
+    pub lfs: Option<Object>,
 }
 
 /// All attributes of a tree.
@@ -112,6 +116,7 @@ impl Attributes {
             encoding,
             substitute: subst == StateRef::Set,
             filter,
+            lfs: None,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! From a commit to files: what `git archive <commit> | tar x` would give, planned here and
 //! written by `writer`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use git2::{ObjectType, Odb, OdbObject, Oid, Repository};
 
 use super::attributes::{Attributes, Conversion};
+use super::lfs::{self, LfsFile, Object};
 use super::objects::{self, Entries, Entry};
 use super::repository::{oid, revision};
 use super::substitute::Facts;
@@ -35,16 +36,28 @@ const NAMED: usize = 3;
 pub struct CheckoutOptions {
     /// Whether paths with the attribute `export-ignore` are left out.
     pub export_ignore: bool,
+    /// What becomes of pointers of Git LFS; without it they stay, and are named.
+    pub lfs: Option<Lfs>,
     /// Threads that write.
     pub threads: usize,
     /// Ends it with [`Failure::Interrupted`].
     pub interrupt: Interrupt,
 }
 
+/// What becomes of pointers of Git LFS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lfs {
+    /// Only those below this path of the tree are meant.
+    pub below: PathBuf,
+    /// What they stand for is written in their place, from the mirror; else they stay, and are
+    /// listed with it.
+    pub content: bool,
+}
+
 impl Default for CheckoutOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(1, 4));
-        Self { export_ignore: true, threads, interrupt: Interrupt::new() }
+        Self { export_ignore: true, lfs: None, threads, interrupt: Interrupt::new() }
     }
 }
 
@@ -64,6 +77,8 @@ pub struct Worktree {
     pub submodules: Vec<PathBuf>,
     /// Git LFS pointers that stand for content which is not here.
     pub lfs_pointers: Vec<PathBuf>,
+    /// Files that Git LFS keeps, as far as that was asked for.
+    pub lfs: Vec<LfsFile>,
     /// Names with control characters, trailing white space or bytes that are not UTF-8.
     pub odd_names: Vec<PathBuf>,
     /// Attributes that `git archive` would not act on but a checkout might, one line each.
@@ -73,14 +88,25 @@ pub struct Worktree {
 impl Worktree {
     /// Adds what is known of a tree that was put into this one at `place`.
     pub fn take_in(&mut self, place: &Path, other: Self) {
-        let Self { path: _, files, bytes, symlinks, submodules, lfs_pointers, odd_names, warnings } =
-            other;
+        let Self {
+            path: _,
+            files,
+            bytes,
+            symlinks,
+            submodules,
+            lfs_pointers,
+            lfs,
+            odd_names,
+            warnings,
+        } = other;
         let there = |paths: Vec<PathBuf>| paths.into_iter().map(|path| place.join(path));
         self.files += files;
         self.bytes += bytes;
         self.symlinks.extend(symlinks.into_iter().map(|(path, to)| (place.join(path), to)));
         self.submodules.extend(there(submodules));
         self.lfs_pointers.extend(there(lfs_pointers));
+        let moved = |file: LfsFile| LfsFile { path: place.join(file.path), ..file };
+        self.lfs.extend(lfs.into_iter().map(moved));
         self.odd_names.extend(there(odd_names));
         let about = |warning| format!("in the submodule `{}`: {warning}", place.display());
         self.warnings.extend(warnings.into_iter().map(about));
@@ -112,6 +138,13 @@ pub(super) struct File {
     pub id: Oid,
     pub executable: bool,
     pub conversion: Option<Box<Conversion>>,
+}
+
+impl File {
+    /// What Git LFS keeps of it, if that is to be written.
+    pub(super) fn lfs(&self) -> Option<Object> {
+        self.conversion.as_ref()?.lfs
+    }
 }
 
 /// A symbolic link.
@@ -171,6 +204,7 @@ fn plan(
         objects: store,
         revision: revision(commit.id()),
         export_ignore: options.export_ignore,
+        lfs: options.lfs.as_ref(),
         interrupt: &options.interrupt,
         attributes: None,
         layout: Layout::default(),
@@ -227,6 +261,9 @@ pub(super) fn checkout(
     worktree.files = layout.files.len();
     worktree.bytes = written.bytes;
     worktree.lfs_pointers = written.lfs_pointers.iter().map(|path| path_of(path)).collect();
+    // Those that are only listed are nothing to complain of.
+    let listed: HashSet<&PathBuf> = worktree.lfs.iter().map(|file| &file.path).collect();
+    worktree.lfs_pointers.retain(|path| !listed.contains(path));
     worktree.warnings.extend(written.warnings);
     Ok(worktree)
 }
@@ -328,6 +365,7 @@ struct Planner<'a> {
     objects: &'a Odb<'a>,
     revision: Revision,
     export_ignore: bool,
+    lfs: Option<&'a Lfs>,
     interrupt: &'a Interrupt,
     attributes: Option<Attributes>,
     layout: Layout,
@@ -453,7 +491,10 @@ impl<'a> Planner<'a> {
                 return Ok(Some((entry.id, new)));
             }
             objects::FILE => {
-                let conversion = self.conversion(&path)?;
+                let mut conversion = self.conversion(&path)?;
+                if let Some(conversion) = &mut conversion {
+                    conversion.lfs = self.lfs(&path, entry.id, conversion)?;
+                }
                 self.layout.files.push(File {
                     directory,
                     name: name.to_vec(),
@@ -516,6 +557,24 @@ impl<'a> Planner<'a> {
             *self.filters.entry(filter.clone()).or_default() += 1;
         }
         Ok((found != Conversion::default()).then(|| Box::new(found)))
+    }
+
+    /// What a file is the pointer of, if that is to be written in its place.
+    fn lfs(
+        &mut self,
+        path: &[u8],
+        id: Oid,
+        conversion: &Conversion,
+    ) -> Result<Option<Object>, Failure> {
+        let Some(wanted) = self.lfs else { return Ok(None) };
+        let path = path_of(path);
+        let meant = conversion.filter.as_deref() == Some("lfs") && path.starts_with(&wanted.below);
+        if !meant || self.size(id)? > lfs::LONGEST_POINTER {
+            return Ok(None);
+        }
+        let Some(object) = lfs::parse(&self.content(id)?) else { return Ok(None) };
+        self.worktree.lfs.push(LfsFile { path, object });
+        Ok(wanted.content.then_some(object))
     }
 
     fn finish(mut self) -> (Layout, Worktree) {

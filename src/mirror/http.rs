@@ -4,6 +4,7 @@
 //! offered a second time. Redirects stay on that host.
 
 pub(super) mod api;
+pub(super) mod lfs;
 mod line;
 mod transport;
 
@@ -26,6 +27,7 @@ use super::tls::{self, Way};
 use super::watch::Watch;
 use super::{Progress, Remote, asked_with};
 use crate::domain::RepoUrl;
+use api::Answer;
 
 /// As many as a browser follows.
 const REDIRECTS: usize = 5;
@@ -298,7 +300,7 @@ impl<'a> Http<'a> {
         }
     }
 
-    fn network(&self, error: ureq::Error) -> Failure {
+    pub(super) fn network(&self, error: ureq::Error) -> Failure {
         if let Some(failure) = self.watch.failure() {
             return failure;
         }

@@ -17,9 +17,11 @@ pub mod failure;
 mod fetch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod git_config;
 mod housekeeping;
 mod http;
 mod large;
+pub mod lfs;
 mod library;
 mod local;
 mod names;
@@ -58,10 +60,13 @@ use crate::domain::{RefName, RepoUrl, Revision};
 use crate::hosts::Auth;
 use crate::process::Interrupt;
 
-pub use checkout::{CheckoutOptions, Worktree, set_aside_worktrees, sweep_worktrees, worktrees};
+pub use checkout::{
+    CheckoutOptions, Lfs, Worktree, set_aside_worktrees, sweep_worktrees, worktrees,
+};
 pub use credentials::{Credential, Proof};
 pub use failure::{Failure, Retry};
 pub use housekeeping::{Effort, Outlook, Tidied, outlook};
+pub use lfs::LfsFile;
 pub use library::prepare;
 pub use origin::{Looked, Reach};
 pub(crate) use packed::refs as packed_refs;
@@ -324,6 +329,8 @@ impl Mirror {
                 progress(Progress::Warning(format!(
                     "the source has changed from `{known}` to `{source}`: the mirror is made anew"
                 )));
+                // Who may read the new one need not be allowed to see what came from the old one.
+                repository::remove_tree(&self.path.join(lfs::DIRECTORY))?;
                 self.make_anew(Some(&source))
             }
         }

@@ -9,7 +9,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Failure, housekeeping, library, objects, packed, submodules};
+use super::{Failure, housekeeping, lfs, library, objects, packed, submodules};
 use crate::domain::Revision;
 use crate::files;
 
@@ -235,6 +235,7 @@ pub(super) fn rebuild(path: &Path, source: Option<&str>) -> Result<(Lock, Reposi
     }
     carry_over(path, &repository)?;
     submodules::carry_over(path, &beside)?;
+    lfs::carry_over(path, &beside)?;
     drop(repository);
     let failed = |error| Failure::file("replace the mirror", path, error);
     sync(&beside).map_err(failed)?;

@@ -15,9 +15,9 @@ use std::time::SystemTime;
 
 use git2::Repository;
 
-use super::Failure;
 use super::repository::{self, FETCHED, oid};
 use super::submodules::MODULES;
+use super::{Failure, lfs};
 use crate::domain::Revision;
 use crate::sync::lock;
 
@@ -91,6 +91,15 @@ pub(super) fn lenders(
     }
     with_it.extend(with_other.map(|(_, lender)| lender));
     with_it
+}
+
+/// The other mirrors of `source` that have objects of Git LFS.
+pub(super) fn with_lfs(mirrors: &Path, own: &Path, source: &str) -> Vec<PathBuf> {
+    let mut found = all(mirrors);
+    found.retain(|path| {
+        path != own && path.join(lfs::DIRECTORY).is_dir() && is_mirror_of(path, source)
+    });
+    found
 }
 
 /// The mirrors in a directory, and those of their submodules.

@@ -45,6 +45,10 @@ impl Shown {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A server's words without them, and without the beginning of one where the words end.
     pub(super) fn hide(&self, mut words: String) -> String {
         for secret in &self.0 {

@@ -26,6 +26,9 @@ const KEY_EXCHANGE: i32 = -5;
 const METHOD_NONE: i32 = -17;
 const REFUSED: [i32; 3] = [-18, -19, -48];
 
+/// How long a server may take to end what has answered already.
+const CLOSING: Duration = Duration::from_secs(2);
+
 /// A running `git-upload-pack`.
 pub(super) struct Ssh<'a> {
     remote: &'a Remote,
@@ -42,7 +45,6 @@ struct Address<'a> {
     user: &'a str,
     host: &'a str,
     port: u16,
-    path: &'a str,
 }
 
 impl<'a> Ssh<'a> {
@@ -53,23 +55,12 @@ impl<'a> Ssh<'a> {
         watch: &'a Watch,
         progress: &dyn Fn(Progress),
     ) -> Result<(Self, Greeting), Failure> {
-        let RepoUrl::Ssh { user, host, port, path } = &remote.url else {
-            return Err(Failure::NotGit { url: remote.url.clone(), answer: "no SSH URL".into() });
-        };
-        let address = Address { user, host, port: *port, path };
-        let known = KnownHosts::load(&remote.trust)?;
-        for warning in &known.warnings {
-            progress(Progress::Warning(warning.clone()));
-        }
-        let session = trusted_session(remote, &address, watch, &known)?;
-        log_in(remote, &address, watch, &session).map_err(|failure| connecting(watch, failure))?;
+        let (session, path) = logged_in(remote, watch, progress)?;
         let failed = |error| explain(remote, watch, &error);
-        session.set_timeout(milliseconds(watch.read_limit()));
         let mut channel = session.channel_session().map_err(failed)?;
         // Servers that do not allow the variable answer in version 0.
         let _ = channel.setenv("GIT_PROTOCOL", "version=2");
-        let command = format!("git-upload-pack '{}'", address.path.replace('\'', "'\\''"));
-        channel.exec(&command).map_err(failed)?;
+        channel.exec(&format!("git-upload-pack {}", in_quotes(path))).map_err(failed)?;
         let (stderr, reader) = (channel.stderr(), PktReader::new(channel.clone()));
         let mut this = Self { remote, watch, reader, writer: channel, stderr, session };
         match protocol::greeting(&mut this.reader, false) {
@@ -136,6 +127,73 @@ impl<'a> Ssh<'a> {
         let _ = self.writer.close();
         let _ = self.session.disconnect(None, "done", None);
     }
+}
+
+/// What a program on a server printed.
+pub(super) struct Printed {
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    /// The first line of what went to its standard error, made harmless.
+    pub words: String,
+}
+
+/// Runs `program`, with the repository's path and `last` as its arguments, on the server of
+/// `remote`; no more than `most` bytes of what it prints are read.
+pub(super) fn run(
+    remote: &Remote,
+    watch: &Watch,
+    progress: &dyn Fn(Progress),
+    (program, last): (&str, &str),
+    most: u64,
+) -> Result<Printed, Failure> {
+    let (session, path) = logged_in(remote, watch, progress)?;
+    let failed = |error: ssh2::Error| explain(remote, watch, &error);
+    let unread = |error: io::Error| {
+        let timeout = error.kind() == io::ErrorKind::TimedOut;
+        let failure = watch.failure();
+        failure.unwrap_or_else(|| {
+            if timeout { watch.timeout(Step::Read) } else { watch.broken(&error.to_string()) }
+        })
+    };
+    let mut channel = session.channel_session().map_err(failed)?;
+    // As git-lfs has it: not all servers are shells.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._~-/+=,@:".contains(c);
+    let path = if path.chars().all(plain) { path.to_owned() } else { in_quotes(path) };
+    channel.exec(&format!("{program} {path} {last}")).map_err(failed)?;
+    let (mut stdout, mut words) = (Vec::new(), Vec::new());
+    Read::take(&mut channel, most).read_to_end(&mut stdout).map_err(unread)?;
+    Read::take(&mut channel.stderr(), 4096).read_to_end(&mut words).map_err(unread)?;
+    session.set_timeout(milliseconds(watch.connect_limit().min(CLOSING)));
+    // One that does not end has said enough.
+    let _ = channel.close().and_then(|()| channel.wait_close());
+    let status = channel.exit_status().unwrap_or(-1);
+    let _ = session.disconnect(None, "done", None);
+    Ok(Printed { status, stdout, words: harmless(&words) })
+}
+
+/// A path as one word for the server's shell.
+fn in_quotes(path: &str) -> String {
+    format!("'{}'", path.replace('\'', "'\\''"))
+}
+
+/// A session with the server of `remote`, and the path of the repository there.
+fn logged_in<'a>(
+    remote: &'a Remote,
+    watch: &Watch,
+    progress: &dyn Fn(Progress),
+) -> Result<(Session, &'a str), Failure> {
+    let RepoUrl::Ssh { user, host, port, path } = &remote.url else {
+        return Err(Failure::NotGit { url: remote.url.clone(), answer: "no SSH URL".into() });
+    };
+    let address = Address { user, host, port: *port };
+    let known = KnownHosts::load(&remote.trust)?;
+    for warning in &known.warnings {
+        progress(Progress::Warning(warning.clone()));
+    }
+    let session = trusted_session(remote, &address, watch, &known)?;
+    log_in(remote, &address, watch, &session).map_err(|failure| connecting(watch, failure))?;
+    session.set_timeout(milliseconds(watch.read_limit()));
+    Ok((session, path))
 }
 
 /// A session with a host whose key is known.

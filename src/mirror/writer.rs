@@ -5,13 +5,15 @@
 
 use std::borrow::Cow;
 use std::fs::File as OsFile;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use fs_err::OpenOptions;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use git2::{Odb, Repository};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
@@ -20,12 +22,14 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+use openssl::sha::Sha256;
 
 use super::Failure;
 use super::blobs::Blobs;
 use super::checkout::{CheckoutOptions, File, Layout};
 use super::convert::{ident, is_lfs_pointer};
 use super::large::{LARGE, LARGEST_CONVERTED, Packs};
+use super::lfs::{self, Object, ObjectId, Problem};
 use super::substitute::{Facts, MOST_FILLED};
 use crate::diagnostic::quoted;
 use crate::domain::Revision;
@@ -37,6 +41,8 @@ const BATCH: usize = 32;
 /// waits for its turn on a busy machine, takes longer than to write it.
 const FEW_FILES: usize = 256;
 const FEW_BYTES: usize = 4 << 20;
+/// Bytes that are moved at a time.
+const PIECE: usize = 256 << 10;
 /// How many of a kind of warning are named one by one.
 const NAMED: usize = 3;
 /// The mode of directories, and of executable files.
@@ -194,7 +200,10 @@ impl Place<'_> {
         files.len() < FEW_FILES
             && files.iter().all(|file| {
                 // What cannot be read is said when it is written.
-                bytes += store.read_header(file.id).map_or(0, |(size, _)| size);
+                bytes += match file.lfs() {
+                    Some(object) => usize::try_from(object.size).unwrap_or(usize::MAX),
+                    None => store.read_header(file.id).map_or(0, |(size, _)| size),
+                };
                 bytes < FEW_BYTES
             })
     }
@@ -293,6 +302,11 @@ impl Place<'_> {
         blobs: &mut Blobs<'_>,
         share: &mut Share,
     ) -> Result<(), Failure> {
+        if let Some(object) = file.lfs() {
+            self.write_lfs(file, directory, object)?;
+            share.bytes += object.size;
+            return Ok(());
+        }
         let unread = |error| Failure::git("reading a file", self.job.repository, error);
         let (size, _) = blobs.store.read_header(file.id).map_err(unread)?;
         if size >= LARGE
@@ -343,6 +357,38 @@ impl Place<'_> {
                 _ => self.unwritten(file, error),
             }),
         }
+    }
+
+    /// Writes what Git LFS keeps of a file, from the mirror.
+    fn write_lfs(&self, file: &File, directory: &OwnedFd, object: Object) -> Result<(), Failure> {
+        let path = lfs::path(self.job.repository, object.oid);
+        let flags = OFlag::O_NOFOLLOW.bits();
+        let mut source = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Problem::NotHere { oid: object.oid }.into());
+            }
+            opened => opened.map_err(|error| Failure::file("read", &path, error))?,
+        };
+        let mut handle = self.create(file, directory)?;
+        let (mut sum, mut size) = (Sha256::new(), 0);
+        let mut piece = vec![0; PIECE];
+        loop {
+            if let Some(signal) = self.job.options.interrupt.signal() {
+                return Err(Failure::Interrupted(signal));
+            }
+            let count =
+                source.read(&mut piece).map_err(|error| Failure::file("read", &path, error))?;
+            if count == 0 {
+                break;
+            }
+            sum.update(&piece[..count]);
+            size += count as u64;
+            handle.write_all(&piece[..count]).map_err(|error| self.unwritten(file, error))?;
+        }
+        if size != object.size || ObjectId::new(sum.finish()) != object.oid {
+            return Err(Problem::Damaged { oid: object.oid }.into());
+        }
+        self.finish_file(file, &handle)
     }
 
     fn create(&self, file: &File, directory: &OwnedFd) -> Result<OsFile, Failure> {

@@ -152,8 +152,13 @@ impl Console {
 
     /// A commit was fetched for an app.
     pub fn fetched(&self, app: &str, commit: Revision, bytes: u64) {
+        self.fetched_more(app, &commit.to_string(), bytes);
+    }
+
+    /// More was fetched for an app.
+    pub fn fetched_more(&self, app: &str, what: &str, bytes: u64) {
         self.know(app, |known| known.fetched += bytes);
-        self.log(Some(app), &format!("fetched {commit} ({bytes} bytes)"));
+        self.log(Some(app), &format!("fetched {what} ({bytes} bytes)"));
     }
 
     /// What is known of an app so far.

@@ -22,6 +22,7 @@ mod hostile;
 mod hostile_sizes;
 mod hostile_texts;
 mod housekeeping;
+mod lfs;
 mod notify;
 mod policy;
 mod rights;

@@ -245,7 +245,8 @@ impl Shared {
 fn reply(status: u16, body: &Value, clock: i64) -> Reply {
     let date = jiff::Timestamp::from_second(now() + clock).expect("a time");
     let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    Reply { status, headers: vec![("Date".to_owned(), date)], body: body.to_string() }
+    let headers = vec![("Date".to_owned(), date)];
+    Reply { status, headers, body: body.to_string().into_bytes(), ..Reply::default() }
 }
 
 /// Base64 as RFC 7515 has it: other letters, no padding.

@@ -211,6 +211,8 @@ pub struct Question<'a> {
     pub method: &'a str,
     /// The path below the prefix.
     pub path: &'a str,
+    /// The query, without `?`.
+    pub query: &'a str,
     /// All headers, with names in lower case.
     pub headers: &'a [(String, String)],
     /// The body.
@@ -225,15 +227,21 @@ impl Question<'_> {
     }
 }
 
-/// The answer to a [`Question`]: JSON.
-#[derive(Debug)]
+/// The answer to a [`Question`]: JSON, unless a header says otherwise.
+#[derive(Debug, Default)]
 pub struct Reply {
     /// The status.
     pub status: u16,
     /// More headers.
     pub headers: Vec<(String, String)>,
     /// The body.
-    pub body: String,
+    pub body: Vec<u8>,
+    /// So many bytes of the body are sent, then the connection is closed.
+    pub cut: Option<usize>,
+    /// The body is sent again and again, without a length.
+    pub endless: bool,
+    /// So many bytes of the body are sent, then nothing more.
+    pub stall: Option<usize>,
 }
 
 type Pages = Vec<(String, Arc<dyn Fn(&Question<'_>) -> Reply + Send + Sync>)>;
@@ -516,6 +524,30 @@ impl Stream for openssl::ssl::SslStream<TcpStream> {
     }
 }
 
+/// What is not sent yet.
+struct Sink<'a>(&'a mut Vec<u8>);
+
+impl Read for Sink<'_> {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        Ok(0)
+    }
+}
+
+impl Write for Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream for Sink<'_> {
+    fn close(&mut self) {}
+}
+
 /// A request's head.
 struct Head {
     headers: Vec<(String, String)>,
@@ -647,14 +679,47 @@ impl Shared {
             let question = Question {
                 method: &head.request.method,
                 path: &head.request.path[prefix.len()..],
+                query: &head.request.query,
                 headers: &head.headers,
                 body,
             };
             let reply = answer(&question);
-            let kind = "application/json; charset=utf-8";
-            return plain(out, request, reply.status, &reply.headers, kind, &reply.body);
+            return self.reply(out, request, &reply);
         }
         self.git(out, head, body, request, None)
+    }
+
+    fn reply(
+        &self,
+        out: &mut dyn Stream,
+        request: &mut Request,
+        reply: &Reply,
+    ) -> std::io::Result<bool> {
+        let Reply { status, headers, body, cut, endless, stall } = reply;
+        let kind = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let others: Vec<_> = headers.iter().filter(|one| Some(*one) != kind).cloned().collect();
+        let kind = kind.map_or("application/json; charset=utf-8", |(_, kind)| kind.as_str());
+        if *endless {
+            request.status = *status;
+            write!(out, "HTTP/1.1 {status} {}\r\nConnection: close\r\n\r\n", reason(*status))?;
+            loop {
+                out.write_all(body)?;
+                request.answer_bytes += body.len() as u64;
+            }
+        }
+        let Some(some) = cut.or(*stall) else {
+            return plain(out, request, *status, &others, kind, body);
+        };
+        let mut whole = Vec::new();
+        let mut head = Sink(&mut whole);
+        plain(&mut head, request, *status, &others, kind, body)?;
+        request.answer_bytes = some as u64;
+        out.write_all(&whole[..whole.len() - body.len() + some])?;
+        out.flush()?;
+        if stall.is_some() {
+            self.hang();
+        }
+        Ok(false)
     }
 
     /// The repository's path below the root, if the caller may see it.
@@ -811,6 +876,7 @@ fn plain(
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        206 => "Partial Content",
         201 => "Created",
         301 => "Moved Permanently",
         302 => "Found",

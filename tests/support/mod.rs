@@ -6,6 +6,7 @@
 //! | [`upstream::Upstream`] | a repository on a git server, made with the git program |
 //! | [`https::GitHttps`] | a git server over HTTPS (or HTTP): `git http-backend` behind TLS, with faults on demand |
 //! | [`github::Github`] | the API through which a GitHub App gets its tokens |
+//! | [`lfs::LfsServer`] | a server of Git LFS: the batch API, and the store that objects are downloaded from |
 //! | [`sshd::GitSshd`] | a git server over SSH: OpenSSH's own sshd |
 //! | [`ssh_agent::SshAgent`] | an agent with keys: OpenSSH's own |
 //! | [`proxy::ConnectProxy`] | a company's web proxy |
@@ -22,6 +23,7 @@ pub mod github;
 pub mod host;
 pub mod https;
 pub mod keys;
+pub mod lfs;
 pub mod proxy;
 pub mod relay;
 pub mod signer;

@@ -139,6 +139,11 @@ impl GitSshd {
         std::fs::read_to_string(self.dir.path().join("sshd.log")).unwrap_or_default()
     }
 
+    /// From now on `git-lfs-authenticate` answers this.
+    pub fn authenticate_lfs(&self, answer: &str) {
+        std::fs::write(self.dir.path().join("lfs"), answer).expect("the answer");
+    }
+
     /// The git commands that were asked for so far.
     pub fn commands(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.dir.path().join("commands")).unwrap_or_default();
@@ -189,6 +194,11 @@ export PATH GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 printf '%s\n' "$SSH_ORIGINAL_COMMAND" >>'{dir}/commands'
 case $SSH_ORIGINAL_COMMAND in
 "git-upload-pack '"*) path=${{SSH_ORIGINAL_COMMAND#*\'}} ;;
+"git-lfs-authenticate "*" download")
+    path=${{SSH_ORIGINAL_COMMAND#* }} path=${{path%% *}}
+    [ -e "{root}/${{path#/}}/HEAD" ] || {{ echo "no such repository" >&2; exit 128; }}
+    [ -e '{dir}/lfs' ] || {{ echo "git-lfs-authenticate: command not found" >&2; exit 127; }}
+    exec cat '{dir}/lfs' ;;
 *) echo "only git-upload-pack is served" >&2; exit 128 ;;
 esac
 path=${{path%\'}}

@@ -70,6 +70,7 @@ impl Failure {
             Self::WebPage { .. } => "a login page, a portal or a proxy is in between: check the address, the credential, and `proxy` of the host".into(),
             Self::NotGit { .. } => "a proxy or a login page may be in between: check the address, and `proxy` of the host".into(),
             Self::Remote { .. } => "check the server's log".into(),
+            Self::Lfs(problem) => return problem.hint(),
             Self::ObjectFormat { .. } => "use a repository with SHA-1 ids".into(),
             Self::Damaged { .. } => "delete it: it is fetched again, and what is deployed stays recorded in last_state.yaml".into(),
             Self::Locked { .. } => "wait for the other run to end".into(),

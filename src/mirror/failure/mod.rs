@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::lfs::Problem;
 use super::offer::Mismatch;
 use super::{credentials, dial, proxy};
 use crate::diagnostic::quoted;
@@ -310,6 +311,9 @@ pub enum Failure {
         /// The repository.
         url: RepoUrl,
     },
+    /// Objects of Git LFS.
+    #[error(transparent)]
+    Lfs(Box<Problem>),
     /// A signal ended it.
     #[error("ended by {}", crate::process::signal_name(*.0))]
     Interrupted(

@@ -12,6 +12,7 @@ impl Failure {
                 !remote_said.as_ref().is_some_and(|said| said.contains("403"))
             }
             Self::KeyDenied { .. } => true,
+            Self::Lfs(problem) => problem.asked().is_some_and(Self::is_wrong_credential),
             _ => false,
         }
     }
@@ -41,6 +42,7 @@ impl Failure {
             | Self::Status { status: 403, after: after @ Some(_), .. } => {
                 Retry::Later { after: *after }
             }
+            Self::Lfs(problem) => problem.retry(),
             Self::Status { .. }
             | Self::Timeout { step: Step::Total, .. }
             | Self::CommitNotFound { .. }
@@ -115,6 +117,7 @@ impl Failure {
             | Self::Git { .. } => ExitCode::Fetch,
             Self::Credential(error) => error.signal().map_or(ExitCode::Fetch, ExitCode::of_signal),
             Self::Interrupted(signal) => ExitCode::of_signal(*signal),
+            Self::Lfs(problem) => problem.exit_code(),
             Self::Locked { .. } => ExitCode::Locked,
             Self::DiskFull { .. } | Self::File { .. } => ExitCode::Unfit,
             Self::UnsafeName { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => {

@@ -45,6 +45,25 @@ pub(in crate::mirror) fn at_hand(repository: &Repository) -> Result<HashSet<Oid>
     Ok(found)
 }
 
+/// The commits that are [`at_hand`] if no more than this is kept, and these are `wanted`.
+pub(super) fn kept(
+    repository: &Repository,
+    keep: Keep,
+    wanted: &[Revision],
+) -> Result<HashSet<Oid>, Failure> {
+    let git = |error| Failure::git("looking for old refs", repository.path(), error);
+    let expired: HashSet<String> = expired(repository, keep, wanted)?.into_iter().collect();
+    let target = |name: &&str| repository.find_reference(name).ok()?.target();
+    let mut found: HashSet<Oid> = RECORDS.iter().filter_map(target).collect();
+    for reference in repository.references_glob(&format!("{FETCHED}/*")).map_err(git)? {
+        let reference = reference.map_err(git)?;
+        if reference.name().is_ok_and(|name| !expired.contains(name)) {
+            found.extend(reference.target());
+        }
+    }
+    Ok(found)
+}
+
 /// What the refs in a place point to.
 fn targets(repository: &Repository, place: &str) -> Result<Vec<Oid>, git2::Error> {
     let refs = repository.references_glob(&format!("{place}/*"))?;

@@ -88,13 +88,13 @@ impl Http<'_> {
                 let url = self.remote.url.clone();
                 return Err(Failure::Status { url, status: status.as_u16(), after });
             }
-            return self.read(response);
+            return self.read(response, LONGEST);
         }
         Err(self.redirected(&url))
     }
 
     /// Where a redirect leads to, if that is on this host.
-    fn same_host(&self, response: &Response<Body>) -> Result<String, Failure> {
+    pub(super) fn same_host(&self, response: &Response<Body>) -> Result<String, Failure> {
         let target = self.target(response);
         match self.path_here(&target) {
             Some(path) => Ok(format!("https://{}/{path}", self.authority)),
@@ -102,16 +102,16 @@ impl Http<'_> {
         }
     }
 
-    fn read(&self, response: Response<Body>) -> Result<Answer, Failure> {
+    /// Reads an answer, and no more of it than `most` bytes.
+    pub(super) fn read(&self, response: Response<Body>, most: u64) -> Result<Answer, Failure> {
         let status = response.status().as_u16();
         let date = response.headers().get(header::DATE).and_then(|value| value.to_str().ok());
         let date = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
         let mut body = Vec::new();
-        let reader = response.into_body().into_reader();
-        reader
-            .take(LONGEST)
-            .read_to_end(&mut body)
-            .map_err(|error| self.network(super::tls::io_or_ureq(error)))?;
+        let mut reader = response.into_body().into_reader();
+        let read = reader.by_ref().take(most).read_to_end(&mut body);
+        read.map_err(|error| self.network(super::tls::io_or_ureq(error)))?;
+        self.line.finish(&mut reader);
         let date = date.map(|zoned| zoned.timestamp());
         Ok(Answer { status, date, body, shown: self.shown.clone() })
     }

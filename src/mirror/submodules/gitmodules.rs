@@ -5,8 +5,8 @@
 //! it (`include.path`) can lead to a file.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter::Peekable;
-use std::str::Chars;
+
+use crate::mirror::git_config::{Head, NO_SECTION, Reader};
 
 /// What is said of one submodule.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -27,8 +27,7 @@ pub struct Problem {
 
 /// Reads the entries.
 pub(super) fn parse(text: &str) -> Result<Vec<Entry>, Problem> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reader = Reader { rest: text.chars().peekable(), line: 1 };
+    let mut reader = Reader::of(text);
     let mut found = Found::default();
     while let Some(first) = reader.next_thing() {
         let line = reader.line;
@@ -49,11 +48,8 @@ impl Found {
     /// Reads one section's head, or one key and its value.
     fn add(&mut self, first: char, reader: &mut Reader<'_>) -> Result<(), &'static str> {
         if first == '[' {
-            self.section = reader.section()?;
+            self.section = section(reader.section()?)?;
             return Ok(());
-        }
-        if !first.is_ascii_alphabetic() {
-            return Err("it is not in the format of git's configuration");
         }
         let (key, value) = reader.key_and_value(first)?;
         let name = match &self.section {
@@ -114,135 +110,17 @@ enum Section {
     Other,
 }
 
-struct Reader<'a> {
-    rest: Peekable<Chars<'a>>,
-    line: usize,
-}
-
-impl Reader<'_> {
-    /// One character; `\r\n` is a line break.
-    fn next(&mut self) -> Option<char> {
-        let mut c = self.rest.next()?;
-        if c == '\r' && self.rest.peek() == Some(&'\n') {
-            self.rest.next();
-            c = '\n';
+/// A section's head, as far as it matters here.
+fn section(head: Head) -> Result<Section, &'static str> {
+    match (head.kind.as_str(), head.name) {
+        ("submodule", Some(name)) if is_bad_name(&name) => {
+            Err("the name of a submodule could lead elsewhere")
         }
-        self.line += usize::from(c == '\n');
-        Some(c)
-    }
-
-    fn skip_line(&mut self) {
-        while self.next().is_some_and(|c| c != '\n') {}
-    }
-
-    fn skip_blanks(&mut self) {
-        while self.rest.next_if(|c| matches!(c, ' ' | '\t')).is_some() {}
-    }
-
-    /// The first character of a section or key.
-    fn next_thing(&mut self) -> Option<char> {
-        loop {
-            match self.next()? {
-                ' ' | '\t' | '\n' => {}
-                '#' | ';' => self.skip_line(),
-                c => return Some(c),
-            }
-        }
-    }
-
-    /// After the bracket.
-    fn section(&mut self) -> Result<Section, &'static str> {
-        const NO_SECTION: &str = "a section is not written `[submodule \"name\"]`";
-        let mut kind = String::new();
-        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || "-.".contains(*c)) {
-            kind.push(c.to_ascii_lowercase());
-        }
-        self.skip_blanks();
-        let mut name = None;
-        if self.rest.next_if_eq(&'"').is_some() {
-            let mut text = String::new();
-            loop {
-                match self.next() {
-                    Some('"') => break,
-                    Some('\\') => match self.next() {
-                        Some(c) if c != '\n' => text.push(c),
-                        _ => return Err(NO_SECTION),
-                    },
-                    Some(c) if c != '\n' => text.push(c),
-                    _ => return Err(NO_SECTION),
-                }
-            }
-            name = Some(text);
-        }
-        if self.rest.next_if_eq(&']').is_none() || kind.is_empty() {
-            return Err(NO_SECTION);
-        }
-        match (kind.as_str(), name) {
-            ("submodule", Some(name)) if is_bad_name(&name) => {
-                Err("the name of a submodule could lead elsewhere")
-            }
-            ("submodule", Some(name)) => Ok(Section::Submodule(name)),
-            ("submodule", None) => Ok(Section::Other),
-            // An older way to write a name.
-            (kind, _) if kind.starts_with("submodule.") => Err(NO_SECTION),
-            _ => Ok(Section::Other),
-        }
-    }
-
-    /// The key in lower case, and its value if it has one.
-    fn key_and_value(&mut self, first: char) -> Result<(String, Option<String>), &'static str> {
-        let mut key = String::from(first.to_ascii_lowercase());
-        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '-') {
-            key.push(c.to_ascii_lowercase());
-        }
-        self.skip_blanks();
-        match self.next() {
-            None | Some('\n') => Ok((key, None)),
-            Some('#' | ';') => {
-                self.skip_line();
-                Ok((key, None))
-            }
-            Some('=') => Ok((key, Some(self.value()?))),
-            Some(_) => Err("a key is not followed by `=`"),
-        }
-    }
-
-    fn value(&mut self) -> Result<String, &'static str> {
-        const NO_VALUE: &str = "a value has a quote that does not end, or an escape that is none";
-        self.skip_blanks();
-        let (mut value, mut blanks) = (String::new(), String::new());
-        let mut quoted = false;
-        loop {
-            let c = match self.next() {
-                None | Some('\n') if quoted => return Err(NO_VALUE),
-                None | Some('\n') => return Ok(value),
-                Some('#' | ';') if !quoted => {
-                    self.skip_line();
-                    return Ok(value);
-                }
-                Some('"') => {
-                    quoted = !quoted;
-                    continue;
-                }
-                Some(c @ (' ' | '\t')) if !quoted => {
-                    // They count if something follows.
-                    blanks.push(c);
-                    continue;
-                }
-                Some('\\') => match self.next() {
-                    Some('\n') => continue,
-                    Some('n') => '\n',
-                    Some('t') => '\t',
-                    Some('b') => '\u{8}',
-                    Some(c @ ('"' | '\\')) => c,
-                    _ => return Err(NO_VALUE),
-                },
-                Some('\0') => return Err("a value holds a NUL"),
-                Some(c) => c,
-            };
-            value.push_str(&std::mem::take(&mut blanks));
-            value.push(c);
-        }
+        ("submodule", Some(name)) => Ok(Section::Submodule(name)),
+        ("submodule", None) => Ok(Section::Other),
+        // An older way to write a name.
+        (kind, _) if kind.starts_with("submodule.") => Err(NO_SECTION),
+        _ => Ok(Section::Other),
     }
 }
 

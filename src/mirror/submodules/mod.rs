@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use git2::{ObjectType, Oid, Repository, Tree};
 
 use super::repository::{self, oid, revision};
-use super::{Effort, Failure, Mirror, housekeeping};
+use super::{Effort, Failure, Mirror, Tidied, housekeeping};
 use crate::domain::{RepoUrl, Revision};
 
 use gitmodules::Problem;
@@ -125,11 +125,12 @@ impl Mirror {
     ///
     /// # Errors
     /// As [`Mirror::tidy`].
-    pub(super) fn tidy_submodules(&self, effort: &Effort) -> Result<(), Failure> {
+    pub(super) fn tidy_submodules(&self, effort: &Effort) -> Result<Tidied, Failure> {
+        let mut sum = Tidied::default();
         let failed = |error| Failure::git("reading the records", &self.path, error);
         let mirrors = mirrors(&self.path)?;
         if mirrors.is_empty() {
-            return Ok(());
+            return Ok(sum);
         }
         let held = housekeeping::at_hand(&self.repository).map_err(failed)?;
         for path in mirrors {
@@ -147,12 +148,25 @@ impl Mirror {
                 }
             }
             if needed {
-                mirror.tidy(effort)?;
+                // What is not worth the effort is what it was.
+                let bytes = housekeeping::bytes(&path);
+                let same = Tidied { bytes: (bytes, bytes), ..Tidied::default() };
+                sum.add(mirror.tidy(effort)?.unwrap_or(same));
             } else {
+                let bytes = housekeeping::bytes(&path);
+                sum.add(Tidied { bytes: (bytes, 0), ..Tidied::default() });
                 repository::remove_tree(&path)?;
             }
         }
-        Ok(())
+        Ok(sum)
+    }
+
+    /// Bytes of what is in the mirrors of the submodules.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn bytes_of_submodules(&self) -> Result<u64, Failure> {
+        Ok(mirrors(&self.path)?.iter().map(|path| housekeeping::bytes(path)).sum())
     }
 }
 
