@@ -152,9 +152,11 @@ impl<'a> LiveHost<'a> {
     }
 
     /// What is left to do when the run is over: puts mirrors in order and removes what 0.3.1
-    /// left, if all went well, and removes the worktrees. Nothing of it can fail the run.
-    pub fn clean_up(&self, all_went_well: bool) {
+    /// left, if all went well, and removes the worktrees. Nothing of it can fail the run; the
+    /// answer is whether all of them are gone.
+    pub fn clean_up(&self, all_went_well: bool) -> bool {
         let begin = Instant::now();
+        let mut done = true;
         for (app, prepared) in lock(&self.prepared).iter() {
             if all_went_well {
                 let left = TIDYING.saturating_sub(begin.elapsed());
@@ -163,25 +165,30 @@ impl<'a> LiveHost<'a> {
             }
             for directory in self.worktrees(app) {
                 // The next run tries again.
-                let _ = mirror::set_aside_worktrees(&directory);
+                done &= mirror::set_aside_worktrees(&directory).is_ok();
             }
         }
-        self.sweep(SWEEPING);
+        done &= self.sweep(SWEEPING);
         if all_went_well {
             self.outgrow_predecessor();
         }
+        done
     }
 
-    /// Removes what was set aside, of the apps whose mirrors this run has locked.
-    fn sweep(&self, within: Duration) {
+    /// Removes what was set aside, of the apps whose mirrors this run has locked. False if
+    /// something of it stays.
+    fn sweep(&self, within: Duration) -> bool {
         let begin = Instant::now();
+        let mut done = true;
         for app in lock(&self.prepared).keys() {
             for directory in self.worktrees(app) {
                 let left = within.saturating_sub(begin.elapsed());
                 // It is only in the way of room: the next run tries again.
-                let _ = mirror::sweep_worktrees(&directory, left, self.run.interrupt);
+                let swept = mirror::sweep_worktrees(&directory, left, self.run.interrupt);
+                done &= swept.unwrap_or(false);
             }
         }
+        done
     }
 
     /// Where the worktrees of an app are: of what is wanted, and of what puts it back.

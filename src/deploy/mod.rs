@@ -19,7 +19,7 @@ use crate::error::{ExitCode, Failure};
 use crate::host::{self, LiveHost, Run};
 use crate::inspect::removed_apps;
 use crate::ledger::last_state::LastState;
-use crate::ledger::lock::{Claim, RunLock};
+use crate::ledger::lock::{Before, Claim, RunLock};
 use crate::load::{self, load};
 use crate::manifest::Manifest;
 use crate::manifest::policy::RemovedApps;
@@ -201,11 +201,13 @@ pub(crate) fn take_lock(
         |whom| console.note(whom),
         || interrupt.signal().map(ExitCode::of_signal),
     )?;
-    if lock.after_a_kill() {
+    if lock.before() == Before::Killed {
         console.note("the run before was killed: removing what it left behind");
-        if let Err(failure) = host::sweep(&settings.cache_dir, &settings.last_state()) {
-            console.warn(None, &failure.line());
-        }
+    }
+    if lock.before() != Before::Swept
+        && let Err(failure) = host::sweep(&settings.cache_dir, &settings.last_state())
+    {
+        console.warn(None, &failure.line());
     }
     Ok(lock)
 }
@@ -236,7 +238,7 @@ fn run_plan(
     let deadline = deadline(settings, args.deadline.unwrap_or(manifest.policy.deadline), console);
     let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
     let wait = args.lock_wait.unwrap_or(LOCK_WAIT).min(left.unwrap_or(Duration::MAX));
-    let _lock = take_lock(settings, id, wait, interrupt, console)?;
+    let mut lock = take_lock(settings, id, wait, interrupt, console)?;
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
     if let Some(trouble) = trouble {
         let aside = state.set_aside().map_err(|error| {
@@ -303,7 +305,9 @@ fn run_plan(
         rollout(&plan, &mut live, jobs)
     });
     let code = outcome.exit_code();
-    live.clean_up(code == ExitCode::Ok);
+    if !live.clean_up(code == ExitCode::Ok) {
+        lock.leave_unswept();
+    }
     for (app, release) in &still_wanted {
         let text = format!("the manifest still wants {release}: the next `deploy` goes back to it");
         console.warn(Some(app.as_str()), &text);

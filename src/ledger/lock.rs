@@ -56,8 +56,23 @@ pub struct Claim<'a> {
 #[derive(Debug)]
 pub struct RunLock {
     file: fs_err::File,
-    after_a_kill: bool,
+    before: Before,
+    unswept: bool,
 }
+
+/// How the run before ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// It removed all that it did not need any more.
+    Swept,
+    /// It had no time for that.
+    Unswept,
+    /// It did not come to its end.
+    Killed,
+}
+
+/// What a run leaves in the file that did not remove everything.
+const UNSWEPT: &str = "unswept";
 
 impl RunLock {
     /// Takes the lock below `state`, and waits for a codedeploy-local that a killed run left
@@ -104,7 +119,11 @@ impl RunLock {
             }
         }
         // Whoever ends by itself takes its text away.
-        let after_a_kill = !read(&mut file)?.is_empty();
+        let before = match read(&mut file)?.as_str() {
+            "" => Before::Swept,
+            UNSWEPT => Before::Unswept,
+            _ => Before::Killed,
+        };
         write(&mut file, claim.holder)?;
         let mut tool = open(&tool_file(state))?;
         said = false;
@@ -117,7 +136,7 @@ impl RunLock {
                     // Its room on the disk, while nothing is touched yet.
                     write(&mut tool, &text)?;
                     tool.file().unlock()?;
-                    return Ok(Self { file, after_a_kill });
+                    return Ok(Self { file, before, unswept: false });
                 }
                 tool.file().unlock()?;
                 tool_at_work
@@ -147,16 +166,21 @@ impl RunLock {
 }
 
 impl RunLock {
-    /// Whether the run before did not come to its end, and may have left things behind.
-    pub fn after_a_kill(&self) -> bool {
-        self.after_a_kill
+    /// How the run before ended: it may have left things behind.
+    pub fn before(&self) -> Before {
+        self.before
+    }
+
+    /// Has the next run remove what this one leaves behind, whichever apps it is at work on.
+    pub fn leave_unswept(&mut self) {
+        self.unswept = true;
     }
 }
 
 impl Drop for RunLock {
     fn drop(&mut self) {
         // If it stays, the next run looks for leftovers and finds none.
-        let _ = write(&mut self.file, "");
+        let _ = write(&mut self.file, if self.unswept { UNSWEPT } else { "" });
     }
 }
 
@@ -310,15 +334,19 @@ mod tests {
         let inner = Claim { inside: Some("r1"), ..patient };
         assert!(matches!(acquire(dir.path(), &inner), Err(Error::Inside { .. })));
         drop(first);
-        let second = acquire(dir.path(), &second).unwrap();
+        let mut second = acquire(dir.path(), &second).unwrap();
         let text = || fs_err::read_to_string(run_file(dir.path())).unwrap();
         assert_eq!(text().trim(), "pid 2 run r2");
-        assert!(!second.after_a_kill());
+        assert_eq!(second.before(), Before::Swept);
+        second.leave_unswept();
         drop(second);
+        let third = acquire(dir.path(), &claim("r3", "pid 3 run r3")).unwrap();
+        assert_eq!(third.before(), Before::Unswept);
+        drop(third);
         assert_eq!(text().trim(), "");
         fs_err::write(run_file(dir.path()), "pid 2 run r2").unwrap();
         let third = acquire(dir.path(), &claim("r3", "pid 3 run r3")).unwrap();
-        assert!(third.after_a_kill());
+        assert_eq!(third.before(), Before::Killed);
     }
 
     #[test]

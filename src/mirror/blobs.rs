@@ -8,9 +8,10 @@
 use git2::{Error, ObjectType, Odb, OdbObject, Oid};
 use libdeflater::Decompressor;
 
-use super::large::{LARGE, Packs};
+use super::large::Packs;
 use super::objects;
 use super::pack::Pack;
+use super::spill::LARGE;
 
 /// As a pack has it: a file's content, whole.
 const BLOB: u8 = 3;

@@ -295,8 +295,9 @@ pub fn set_aside_worktrees(directory: &Path) -> Result<(), Failure> {
 }
 
 /// Removes what was set aside, or was left unfinished by killed runs, in the directory of one
-/// app's worktrees. Late, and no longer than `within` (the next time goes on): file systems
-/// are slow to make files where many have just been removed. The app's mirror must be locked.
+/// app's worktrees. Late, and no longer than `within`: file systems are slow to make files where
+/// many have just been removed. False if something of it stays, for the next time. The app's
+/// mirror must be locked.
 ///
 /// # Errors
 /// [`Failure::File`].
@@ -304,7 +305,7 @@ pub fn sweep_worktrees(
     directory: &Path,
     within: Duration,
     interrupt: &Interrupt,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let begin = Instant::now();
     let read = |error| Failure::file("read", directory, error);
     for (path, name) in named_worktrees(directory).map_err(read)? {
@@ -313,7 +314,7 @@ pub fn sweep_worktrees(
         }
         for entry in walkdir::WalkDir::new(&path).contents_first(true) {
             if begin.elapsed() >= within || interrupt.signal().is_some() {
-                return Ok(());
+                return Ok(false);
             }
             let removed = entry.map_err(std::io::Error::from).and_then(|entry| {
                 if entry.file_type().is_dir() {
@@ -325,7 +326,7 @@ pub fn sweep_worktrees(
             removed.map_err(|error| Failure::file("remove the leftover", &path, error))?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The worktrees in the directory of one app's worktrees, finished or not, or set aside. When

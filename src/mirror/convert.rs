@@ -3,6 +3,8 @@
 
 use gix_attributes::StateRef;
 
+use super::spill::Output;
+
 /// Line ends on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Eol {
@@ -46,25 +48,25 @@ impl Eol {
         }
     }
 
-    /// The content with these line ends; `None` if it stays as it is.
-    pub(super) fn apply(self, content: &[u8]) -> Option<Vec<u8>> {
+    /// Whether the content does not stay as it is.
+    pub(super) fn changes(self, content: &[u8]) -> bool {
         let seen = Statistics::of(content);
-        if seen.lone_lf == 0 {
-            return None;
-        }
-        if self == Self::CrlfIfText && (seen.lone_cr > 0 || seen.crlf > 0 || seen.is_binary()) {
-            return None;
-        }
-        let mut converted = Vec::with_capacity(content.len() + seen.lone_lf);
-        let mut last = 0;
-        for &byte in content {
-            if byte == b'\n' && last != b'\r' {
-                converted.push(b'\r');
+        let left =
+            self == Self::CrlfIfText && (seen.lone_cr > 0 || seen.crlf > 0 || seen.is_binary());
+        seen.lone_lf > 0 && !left
+    }
+}
+
+/// Writes the content with CRLF instead of each LF alone.
+pub(super) fn with_crlf(content: &[u8], out: &mut dyn Output) {
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        match line {
+            [before @ .., b'\n'] if before.last() != Some(&b'\r') => {
+                out.put(before);
+                out.put(b"\r\n");
             }
-            converted.push(byte);
-            last = byte;
+            _ => out.put(line),
         }
-        Some(converted)
     }
 }
 
@@ -109,13 +111,12 @@ impl Statistics {
     }
 }
 
-/// The content with `$Id$` (and `$Id: … $` of an earlier time) filled in.
-pub(super) fn ident(content: &[u8], id: &str) -> Vec<u8> {
-    let mut filled = Vec::with_capacity(content.len() + 64);
+/// Writes the content with `$Id$` (and `$Id: … $` of an earlier time) filled in.
+pub(super) fn ident(content: &[u8], id: &str, out: &mut dyn Output) {
     let mut rest = content;
     while let Some(dollar) = rest.iter().position(|b| *b == b'$') {
         let (before, after) = rest.split_at(dollar + 1);
-        filled.extend_from_slice(before);
+        out.put(before);
         rest = after;
         let Some(keyword) = rest.strip_prefix(b"Id") else { continue };
         rest = match keyword.first() {
@@ -133,12 +134,11 @@ pub(super) fn ident(content: &[u8], id: &str) -> Vec<u8> {
             }
             _ => continue,
         };
-        filled.extend_from_slice(b"Id: ");
-        filled.extend_from_slice(id.as_bytes());
-        filled.extend_from_slice(b" $");
+        out.put(b"Id: ");
+        out.put(id.as_bytes());
+        out.put(b" $");
     }
-    filled.extend_from_slice(rest);
-    filled
+    out.put(rest);
 }
 
 /// An encoding of files on the disk.
@@ -186,35 +186,49 @@ impl Encoding {
         }))
     }
 
-    /// The content in this encoding; `None` if it is not UTF-8 or does not fit: it then
-    /// stays as it is, with a warning, as git does.
-    pub(super) fn apply(self, content: &[u8]) -> Option<Vec<u8>> {
-        if content.is_empty() {
-            return Some(Vec::new());
-        }
+    /// The content as text that fits into this encoding. What is not UTF-8 or does not fit stays
+    /// as it is, with a warning, as git does.
+    pub(super) fn takes(self, content: &[u8]) -> Option<&str> {
         let text = std::str::from_utf8(content).ok()?;
-        let mut out = Vec::with_capacity(content.len() * 2);
+        (self != Self::Latin1 || text.chars().all(|c| u8::try_from(c).is_ok())).then_some(text)
+    }
+
+    /// Writes the text in this encoding.
+    pub(super) fn encode(self, text: &str, out: &mut dyn Output) {
+        if text.is_empty() {
+            return;
+        }
         match self {
             Self::Utf16 { big, mark } => {
                 let marks = mark.then_some(0xfeff_u16).into_iter();
-                for unit in marks.chain(text.encode_utf16()) {
-                    out.extend(if big { unit.to_be_bytes() } else { unit.to_le_bytes() });
-                }
+                let units = marks.chain(text.encode_utf16());
+                in_pieces(units.map(|u| if big { u.to_be_bytes() } else { u.to_le_bytes() }), out);
             }
             Self::Utf32 { big, mark } => {
                 let marks = mark.then_some(0xfeff_u32).into_iter();
-                for unit in marks.chain(text.chars().map(u32::from)) {
-                    out.extend(if big { unit.to_be_bytes() } else { unit.to_le_bytes() });
-                }
+                let units = marks.chain(text.chars().map(u32::from));
+                in_pieces(units.map(|u| if big { u.to_be_bytes() } else { u.to_le_bytes() }), out);
             }
+            // All fit: see `takes`.
             Self::Latin1 => {
-                for character in text.chars() {
-                    out.push(u8::try_from(u32::from(character)).ok()?);
-                }
+                in_pieces(text.chars().filter_map(|c| Some([u8::try_from(c).ok()?])), out);
             }
         }
-        Some(out)
     }
+}
+
+/// Writes many small things as a few large ones.
+fn in_pieces<const N: usize>(units: impl Iterator<Item = [u8; N]>, out: &mut dyn Output) {
+    const PIECE: usize = 8 << 10;
+    let mut piece = Vec::with_capacity(PIECE);
+    for unit in units {
+        piece.extend_from_slice(&unit);
+        if piece.len() >= PIECE {
+            out.put(&piece);
+            piece.clear();
+        }
+    }
+    out.put(&piece);
 }
 
 /// Whether a small file stands for content that is kept elsewhere by Git LFS.
@@ -240,28 +254,43 @@ mod tests {
             ("$Ident$ $", "$Ident$ $"),
             ("$$Id$$", "$$Id: 1 $$"),
         ] {
-            assert_eq!(String::from_utf8(ident(content.as_bytes(), "1")).unwrap(), filled);
+            let mut out = Vec::new();
+            ident(content.as_bytes(), "1", &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), filled);
         }
     }
 
     #[test]
     fn line_ends() {
-        assert_eq!(Eol::Crlf.apply(b"a\nb\r\nc\n").unwrap(), b"a\r\nb\r\nc\r\n");
-        assert_eq!(Eol::Crlf.apply(b"a\r\n"), None);
-        assert_eq!(Eol::CrlfIfText.apply(b"a\nb\r\n"), None);
-        assert_eq!(Eol::CrlfIfText.apply(b"a\n\0"), None);
-        assert_eq!(Eol::CrlfIfText.apply(b"a\n\x1a").unwrap(), b"a\r\n\x1a");
+        let apply = |eol: Eol, content: &[u8]| {
+            let mut out = Vec::new();
+            with_crlf(content, &mut out);
+            eol.changes(content).then_some(out)
+        };
+        assert_eq!(apply(Eol::Crlf, b"a\nb\r\nc\n").unwrap(), b"a\r\nb\r\nc\r\n");
+        assert_eq!(apply(Eol::Crlf, b"\n\n\r\n\r").unwrap(), b"\r\n\r\n\r\n\r");
+        assert_eq!(apply(Eol::Crlf, b"a\r\n"), None);
+        assert_eq!(apply(Eol::CrlfIfText, b"a\nb\r\n"), None);
+        assert_eq!(apply(Eol::CrlfIfText, b"a\n\0"), None);
+        assert_eq!(apply(Eol::CrlfIfText, b"a\n\x1a").unwrap(), b"a\r\n\x1a");
     }
 
     #[test]
     fn encodings_by_their_names() {
+        let apply = |encoding: Encoding, content: &[u8]| {
+            let mut out = Vec::new();
+            encoding.encode(encoding.takes(content)?, &mut out);
+            Some(out)
+        };
         let utf16 = Encoding::named("utf16").unwrap().unwrap();
-        assert_eq!(utf16.apply("ä".as_bytes()).unwrap(), [0xff, 0xfe, 0xe4, 0]);
-        assert_eq!(utf16.apply(b""), Some(vec![]));
-        assert_eq!(utf16.apply(b"\xff"), None);
+        assert_eq!(apply(utf16, "ä".as_bytes()).unwrap(), [0xff, 0xfe, 0xe4, 0]);
+        assert_eq!(apply(utf16, b""), Some(vec![]));
+        assert_eq!(apply(utf16, b"\xff"), None);
+        let long = apply(utf16, "a".repeat(10_000).as_bytes()).unwrap();
+        assert_eq!((long.len(), &long[19_998..]), (20_002, &[b'a', 0, b'a', 0][..]));
         let latin = Encoding::named("iso-8859-1").unwrap().unwrap();
-        assert_eq!(latin.apply("ä".as_bytes()).unwrap(), [0xe4]);
-        assert_eq!(latin.apply("€".as_bytes()), None);
+        assert_eq!(apply(latin, "ä".as_bytes()).unwrap(), [0xe4]);
+        assert_eq!(apply(latin, "€".as_bytes()), None);
         assert_eq!(Encoding::named("Utf-8"), Some(None));
         assert_eq!(Encoding::named("EBCDIC"), None);
     }

@@ -1,5 +1,8 @@
 //! Large files: from their pack to the disk without ever being in memory as a whole. A few
 //! kilobytes of a pack can stand for a gigabyte.
+//!
+//! What stands whole in its pack goes to the disk piece by piece. What has to be there as a
+//! whole, because it is a difference to another file or is changed, is kept in files ([`super::spill`]).
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -7,9 +10,8 @@ use std::path::Path;
 use git2::Oid;
 
 use super::pack::Pack;
+use super::spill::{LARGE, Output, Refusal, Spilled};
 
-/// Files from this size on are written piece by piece.
-pub(super) const LARGE: usize = 16 << 20;
 /// Larger files are left as they are, whatever `.gitattributes` say, as by `git archive`
 /// (`core.bigFileThreshold`).
 pub(super) const LARGEST_CONVERTED: usize = 512 << 20;
@@ -71,5 +73,45 @@ impl Packs {
         } else {
             Err(io::Error::new(io::ErrorKind::InvalidData, format!("{id} has another content")))
         }
+    }
+}
+
+/// A file's content on its way to the disk.
+pub(super) enum Content<'c> {
+    /// As the mirror has it.
+    Given(&'c [u8]),
+    /// Changed.
+    Memory(Vec<u8>),
+    /// Changed, and large.
+    File(Spilled),
+}
+
+impl Content<'_> {
+    /// All of it.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Given(bytes) => bytes,
+            Self::Memory(bytes) => bytes,
+            Self::File(spilled) => spilled.written(),
+        }
+    }
+
+    /// What `change` writes of it, and its answer.
+    ///
+    /// # Errors
+    /// There is no room for that.
+    pub(super) fn through<T>(
+        self,
+        change: impl FnOnce(&[u8], &mut dyn Output) -> T,
+    ) -> Result<(Self, T), Refusal> {
+        let from = self.bytes();
+        if from.len() < LARGE {
+            let mut to = Vec::with_capacity(from.len() + from.len() / 16 + 64);
+            let answer = change(from, &mut to);
+            return Ok((Self::Memory(to), answer));
+        }
+        let mut to = Spilled::new()?;
+        let answer = change(from, &mut to);
+        Ok((Self::File(to.complete()?), answer))
     }
 }

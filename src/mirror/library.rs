@@ -5,6 +5,8 @@ use std::sync::Once;
 
 use git2::ConfigLevel;
 
+use super::spill;
+
 const CERTIFICATE_VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Sets libgit2's process-wide options, once, before anything else is asked of it. Whoever
@@ -50,5 +52,6 @@ pub fn prepare() {
             // `objects` does that, several times as fast.
             git2::opts::strict_hash_verification(false);
         }
+        spill::serve_libgit2();
     });
 }

@@ -41,6 +41,7 @@ mod retry;
 mod share;
 mod shown;
 mod signer;
+mod spill;
 mod ssh;
 mod submodules;
 mod substitute;

@@ -9,7 +9,7 @@ use fs_err::os::unix::fs::OpenOptionsExt;
 use git2::{ObjectType, Oid, Repository, RepositoryInitOptions};
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Failure, housekeeping, lfs, library, objects, packed, submodules};
+use super::{Failure, housekeeping, lfs, library, objects, packed, spill, submodules};
 use crate::domain::Revision;
 use crate::files;
 
@@ -32,6 +32,7 @@ pub(super) type Lock = Flock<std::fs::File>;
 pub(super) fn open(path: &Path) -> Result<(Lock, Repository), Failure> {
     library::prepare();
     finish_rebuild(path)?;
+    spill::keep_in(path.parent().unwrap_or(path));
     if path.is_file() {
         return rebuild(path, None);
     }

@@ -2,6 +2,8 @@
 
 use git2::{Commit, Time};
 
+use super::spill::Output;
+
 /// What is known of the commit.
 pub(super) struct Facts {
     commit: [String; 2],
@@ -55,52 +57,52 @@ impl Facts {
         })
     }
 
-    /// Fills in a file; the second is whether something in it is not known and stayed.
-    pub(super) fn fill(&self, content: &[u8]) -> Result<(Vec<u8>, bool), TooMuch> {
+    /// Writes a file that is filled in; the answer is whether something in it is not known and
+    /// stayed.
+    pub(super) fn fill(&self, content: &[u8], out: &mut dyn Output) -> Result<bool, TooMuch> {
         let most = content.len() + MOST_FILLED;
-        let mut filled = Vec::with_capacity(content.len());
         let mut rest = content;
         let mut all_known = true;
         while let Some(at) = find(rest, OPEN) {
             let format = &rest[at + OPEN.len()..];
             let Some(end) = format.iter().position(|b| *b == b'$') else { break };
-            filled.extend_from_slice(&rest[..at]);
-            all_known &= self.expand(&format[..end], &mut filled, most)?;
+            out.put(&rest[..at]);
+            all_known &= self.expand(&format[..end], out, most)?;
             rest = &format[end + 1..];
         }
-        filled.extend_from_slice(rest);
-        Ok((filled, !all_known))
+        out.put(rest);
+        Ok(!all_known)
     }
 
-    fn expand(&self, format: &[u8], out: &mut Vec<u8>, most: usize) -> Result<bool, TooMuch> {
+    fn expand(&self, format: &[u8], out: &mut dyn Output, most: usize) -> Result<bool, TooMuch> {
         let mut rest = format;
         let mut all_known = true;
         while let Some(at) = rest.iter().position(|b| *b == b'%') {
-            out.extend_from_slice(&rest[..at]);
+            out.put(&rest[..at]);
             rest = &rest[at..];
-            if out.len() > most {
+            if out.written().len() > most {
                 return Err(TooMuch);
             }
             if let Some(length) = self.placeholder(&rest[1..], out) {
                 rest = &rest[1 + length..];
             } else {
                 all_known = false;
-                out.push(b'%');
+                out.put(b"%");
                 rest = &rest[1..];
             }
         }
-        out.extend_from_slice(rest);
-        if out.len() > most { Err(TooMuch) } else { Ok(all_known) }
+        out.put(rest);
+        if out.written().len() > most { Err(TooMuch) } else { Ok(all_known) }
     }
 
     /// Writes what stands for the placeholder at the beginning of `format`, and answers its
     /// length.
-    fn placeholder(&self, format: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    fn placeholder(&self, format: &[u8], out: &mut dyn Output) -> Option<usize> {
         if let [magic @ (b' ' | b'+' | b'-'), rest @ ..] = format {
             return self.with_magic(*magic, rest, out);
         }
         let mut put = |text: &[u8], length| {
-            out.extend_from_slice(text);
+            out.put(text);
             Some(length)
         };
         match format {
@@ -128,7 +130,7 @@ impl Facts {
     }
 
     /// A placeholder with a character in front that separates it, if it stands for anything.
-    fn with_magic(&self, magic: u8, format: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+    fn with_magic(&self, magic: u8, format: &[u8], out: &mut dyn Output) -> Option<usize> {
         if matches!(format.first(), Some(b' ' | b'+' | b'-')) {
             return None;
         }
@@ -136,14 +138,14 @@ impl Facts {
         let length = self.placeholder(format, &mut value)?;
         match (magic, value.is_empty()) {
             (b'-', true) => {
-                let end = out.iter().rposition(|b| *b != b'\n').map_or(0, |at| at + 1);
+                let end = out.written().iter().rposition(|b| *b != b'\n').map_or(0, |at| at + 1);
                 out.truncate(end);
             }
             (b'-', false) | (_, true) => {}
-            (b' ', false) => out.push(b' '),
-            (_, false) => out.push(b'\n'),
+            (b' ', false) => out.put(b" "),
+            (_, false) => out.put(b"\n"),
         }
-        out.extend(value);
+        out.put(&value);
         Some(length + 1)
     }
 

@@ -3,7 +3,6 @@
 //! Nothing is ever followed: each directory is opened below the one before, each file is
 //! made new, and symbolic links come last, when nothing is written through them any more.
 
-use std::borrow::Cow;
 use std::fs::File as OsFile;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,9 +26,10 @@ use openssl::sha::Sha256;
 use super::Failure;
 use super::blobs::Blobs;
 use super::checkout::{CheckoutOptions, File, Layout};
-use super::convert::{ident, is_lfs_pointer};
-use super::large::{LARGE, LARGEST_CONVERTED, Packs};
+use super::convert::{ident, is_lfs_pointer, with_crlf};
+use super::large::{Content, LARGEST_CONVERTED, Packs};
 use super::lfs::{self, Object, ObjectId, Problem};
+use super::spill::{self, LARGE, Output, Refusal};
 use super::substitute::{Facts, MOST_FILLED};
 use crate::diagnostic::quoted;
 use crate::domain::Revision;
@@ -141,7 +141,7 @@ struct Place<'a> {
     as_given: bool,
     /// Opened for the first large file.
     packs: OnceLock<Packs>,
-    /// Held for a large file that has to be in memory: one at a time.
+    /// Held for a large file that has to be there as a whole: one at a time.
     in_memory: Mutex<()>,
 }
 
@@ -316,6 +316,10 @@ impl Place<'_> {
             share.bytes += size as u64;
             return Ok(());
         }
+        if size > spill::MOST {
+            let path = self.job.layout.path(file.directory, &file.name);
+            return Err(self.refused(&path, "a difference that unfolds to", Refusal::TooLarge));
+        }
         let _alone = (size >= LARGE).then(|| lock(&self.in_memory));
         let blob = blobs.read(file.id, size).map_err(unread)?;
         let Some(content) = blob.content() else {
@@ -325,14 +329,15 @@ impl Place<'_> {
             });
         };
         let content = self.converted(file, content, share)?;
+        let content = content.bytes();
         share.bytes += content.len() as u64;
         let mut handle = self.create(file, directory)?;
-        handle.write_all(&content).map_err(|error| self.unwritten(file, error))?;
+        handle.write_all(content).map_err(|error| self.unwritten(file, error))?;
         self.finish_file(file, &handle)
     }
 
-    /// Writes a large file piece by piece; false, and nothing is there, if it has to be in
-    /// memory.
+    /// Writes a large file piece by piece; false, and nothing is there, if it has to be
+    /// there as a whole.
     fn write_large(&self, file: &File, directory: &OwnedFd, size: usize) -> Result<bool, Failure> {
         let packs = self.packs.get_or_init(|| Packs::of(self.job.repository));
         let interrupt = &self.job.options.interrupt;
@@ -420,37 +425,58 @@ impl Place<'_> {
         file: &File,
         content: &'c [u8],
         share: &mut Share,
-    ) -> Result<Cow<'c, [u8]>, Failure> {
-        let mut content = Cow::Borrowed(content);
+    ) -> Result<Content<'c>, Failure> {
+        let mut content = Content::Given(content);
         let Some(conversion) = &file.conversion else { return Ok(content) };
         let path = || self.job.layout.path(file.directory, &file.name);
-        if conversion.filter.as_deref() == Some("lfs") && is_lfs_pointer(&content) {
+        let refused = |refusal| self.refused(&path(), "what `.gitattributes` make of", refusal);
+        if conversion.filter.as_deref() == Some("lfs") && is_lfs_pointer(content.bytes()) {
             share.lfs_pointers.push(path());
         }
         if conversion.ident {
-            content = Cow::Owned(ident(&content, &file.id.to_string()));
+            let id = file.id.to_string();
+            content = content.through(|from, to| ident(from, &id, to)).map_err(refused)?.0;
         }
-        if let Some(converted) = conversion.eol.and_then(|eol| eol.apply(&content)) {
-            content = Cow::Owned(converted);
+        if conversion.eol.is_some_and(|eol| eol.changes(content.bytes())) {
+            content = content.through(with_crlf).map_err(refused)?.0;
         }
         if let Some(encoding) = conversion.encoding {
-            match encoding.apply(&content) {
-                Some(encoded) => content = Cow::Owned(encoded),
-                None => share.not_encoded.push(path()),
+            if encoding.takes(content.bytes()).is_some() {
+                let encode = |from: &[u8], to: &mut dyn Output| {
+                    encoding.takes(from).map(|text| encoding.encode(text, to))
+                };
+                content = content.through(encode).map_err(refused)?.0;
+            } else {
+                share.not_encoded.push(path());
             }
         }
         if let Some(facts) = self.job.facts.filter(|_| conversion.substitute) {
-            let (filled, unknown) = facts.fill(&content).map_err(|_| {
+            let (filled, unknown) =
+                content.through(|from, to| facts.fill(from, to)).map_err(refused)?;
+            let unknown = unknown.map_err(|_| {
                 let name = quoted(&String::from_utf8_lossy(&path()));
                 let what = format!("what `export-subst` adds to {name}");
                 Failure::TooLarge { revision: self.job.revision, what, most: MOST_FILLED }
             })?;
-            content = Cow::Owned(filled);
+            content = filled;
             if unknown {
                 share.not_substituted.push(path());
             }
         }
         Ok(content)
+    }
+
+    /// There is no memory, nor room on the disk, for a file.
+    fn refused(&self, path: &[u8], what: &str, refusal: Refusal) -> Failure {
+        match refusal {
+            Refusal::TooLarge => {
+                let what = format!("{what} {}", quoted(&String::from_utf8_lossy(path)));
+                Failure::TooLarge { revision: self.job.revision, what, most: spill::MOST }
+            }
+            Refusal::File(directory, error) => {
+                Failure::file("make a temporary file in", &directory, error)
+            }
+        }
     }
 
     fn time(&self) -> TimeSpec {

@@ -55,6 +55,35 @@ fn killed_after_the_tool_succeeded_and_before_it_is_recorded() {
     estate.assert_deployed(&one);
 }
 
+/// A run that is to end has no time to remove worktrees; the next one has, even those of apps
+/// that it leaves alone.
+#[test]
+fn what_a_signal_left_behind_is_removed_by_the_next_run() {
+    let estate = Estate::new(TestHost::new());
+    estate.deploy(&estate.release_all("v1")).ok();
+    let two = estate.release_all("v2");
+    estate.host.hook("worker", "touch $hooks/reached; sleep 60");
+    estate.want(&two);
+    let running = estate.host.start(&["deploy"]);
+    let reached = estate.host.path("hooks/reached");
+    wait_until("the hook", Duration::from_secs(60), || reached.exists());
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    drop(running.wait().code(143));
+    assert_eq!(estate.host.recorded("gateway", "deployed").as_ref(), Some(&two[0]));
+    let left = || {
+        walkdir::WalkDir::new(estate.host.path("cache/worktrees"))
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.depth() > 1 && entry.file_name() != "previous")
+            .map(|entry| entry.path().display().to_string())
+            .collect::<Vec<_>>()
+    };
+    assert!(!left().is_empty(), "this is about what is left behind");
+    estate.host.hook_works("worker");
+    estate.deploy(&two).ok();
+    assert_eq!(left(), [""; 0]);
+}
+
 #[test]
 fn killed_at_any_time_the_same_manifest_converges() {
     let estate = Estate::new(TestHost::new());

@@ -443,9 +443,9 @@ fn what_a_killed_run_left_is_swept_and_a_signal_leaves_nothing() {
     assert!(matches!(failure, Failure::File { .. }), "{failure}");
     set_aside_worktrees(&out).expect("it is moved");
     assert!(!out.join(&commit).exists(), "nobody takes it for complete any more");
-    sweep_worktrees(&out, Duration::ZERO, &Interrupt::new()).expect("no time");
+    assert!(!sweep_worktrees(&out, Duration::ZERO, &Interrupt::new()).expect("no time"));
     assert_eq!(fs::read_dir(&out).expect("it").count(), 3);
-    sweep_worktrees(&out, Duration::MAX, &Interrupt::new()).expect("a sweep");
+    assert!(sweep_worktrees(&out, Duration::MAX, &Interrupt::new()).expect("a sweep"));
     set_aside_worktrees(&out.join("none")).expect("nothing");
     sweep_worktrees(&out.join("none"), Duration::MAX, &Interrupt::new())
         .expect("a sweep of nothing");

@@ -77,7 +77,7 @@ impl Failure {
             Self::DiskFull { .. } => "make room, then run again".into(),
             Self::File { .. } => "check that the directory exists, is yours, and can be written".into(),
             Self::UnsafeName { .. } => "remove the name from the repository".into(),
-            Self::TooLarge { .. } => "make it smaller in another commit".into(),
+            Self::TooLarge { .. } | Self::Unfolds { .. } => "make it smaller in another commit".into(),
             Self::Encoding { .. } => "use UTF-8, UTF-16 or UTF-32, or drop the attribute".into(),
             Self::Git { source, .. } if source.code() == git2::ErrorCode::Owner => {
                 "the mirror belongs to another user: run as that user, or delete it".into()

@@ -10,8 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::lfs::Problem;
 use super::offer::Mismatch;
+use super::spill::{self, Refusal};
 use super::{credentials, dial, proxy};
 use crate::diagnostic::quoted;
 use crate::domain::{RefName, RepoUrl, Revision};
@@ -370,6 +373,15 @@ pub enum Failure {
         /// How many bytes it may have.
         most: usize,
     },
+    /// Something that has to be there as a whole, as it is a difference to something else or in
+    /// a repository on this host, and is more than is unpacked.
+    #[error("while {doing}: something in it has more than the {most} bytes that are unpacked")]
+    Unfolds {
+        /// What was being done.
+        doing: &'static str,
+        /// How many bytes it may have.
+        most: usize,
+    },
     /// A file whose `working-tree-encoding` cannot be produced.
     #[error(
         "{} in {revision} wants the encoding {}, which is not supported",
@@ -392,6 +404,11 @@ pub enum Failure {
         /// Its error.
         source: git2::Error,
     },
+}
+
+/// Whether it can be meant, and was not left over from a question like "is that file there?".
+fn says_something(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS | Errno::EIO)
 }
 
 fn said(words: Option<&String>) -> String {
@@ -451,7 +468,22 @@ impl Failure {
     /// come here: it is not given the network.
     pub(super) fn git(doing: &'static str, path: &Path, source: git2::Error) -> Self {
         use git2::{ErrorClass as Class, ErrorCode as Code};
+        // First of all: it does not last.
+        let errno = Errno::last();
+        if source.class() == Class::NoMemory {
+            match spill::refusal() {
+                Some(Refusal::TooLarge) => return Self::Unfolds { doing, most: spill::MOST },
+                Some(Refusal::File(directory, error)) => {
+                    return Self::file("make a temporary file in", &directory, error);
+                }
+                None => {}
+            }
+        }
         let text = source.message();
+        // When it cannot give a pack its name it fails without a word.
+        if source.class() == Class::None && says_something(errno) {
+            return Self::file("write to", path, errno.into());
+        }
         if text.contains("No space left on device") || text.contains("Disk quota exceeded") {
             return Self::DiskFull { path: path.to_owned() };
         }

@@ -90,3 +90,18 @@ fn words_of_a_server_cannot_forge_a_log() {
     assert_eq!(harmless(b"\n  ERROR: no\x1b[31m\x07 such\nthing\n"), "ERROR: no?[31m? such");
     assert_eq!(harmless(&[b'x'; 500]).len(), 200);
 }
+
+#[test]
+fn what_libgit2_fails_at_without_a_word_is_what_the_system_said() {
+    let none = || Error::new(Code::GenericError, Class::None, "");
+    let path = Path::new("/cache/api.git");
+    Errno::ENOSPC.set();
+    let failure = Failure::git("storing the pack", path, none());
+    assert!(matches!(failure, Failure::DiskFull { .. }), "{failure:?}");
+    Errno::EROFS.set();
+    let failure = Failure::git("storing the pack", path, none());
+    assert!(matches!(failure, Failure::File { .. }), "{failure:?}");
+    Errno::ENOENT.set();
+    let failure = Failure::git("storing the pack", path, none());
+    assert!(matches!(failure, Failure::Git { .. }), "{failure:?}");
+}

@@ -76,6 +76,7 @@ impl Failure {
             | Self::File { .. }
             | Self::UnsafeName { .. }
             | Self::TooLarge { .. }
+            | Self::Unfolds { .. }
             | Self::Encoding { .. }
             | Self::Git { .. } => Retry::Never,
         }
@@ -120,9 +121,10 @@ impl Failure {
             Self::Lfs(problem) => problem.exit_code(),
             Self::Locked { .. } => ExitCode::Locked,
             Self::DiskFull { .. } | Self::File { .. } => ExitCode::Unfit,
-            Self::UnsafeName { .. } | Self::TooLarge { .. } | Self::Encoding { .. } => {
-                ExitCode::Refused
-            }
+            Self::UnsafeName { .. }
+            | Self::TooLarge { .. }
+            | Self::Unfolds { .. }
+            | Self::Encoding { .. } => ExitCode::Refused,
         }
     }
 }
