@@ -249,6 +249,9 @@ pub struct GcArgs {
 /// Options of `check`.
 #[derive(Debug, Args, Clone)]
 pub struct CheckArgs {
+    /// Ask the servers, too, whether they have the commits; nothing is kept
+    #[arg(long)]
+    pub remote: bool,
     /// The manifests; the one that `deploy` would read if none is given
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,

@@ -19,7 +19,7 @@ use crate::verify;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("manifest", manifest),
     ("machine_file", machine_file),
     ("appspec", appspec),
@@ -30,6 +30,7 @@ pub const TARGETS: [Target; 13] = [
     ("known_hosts", mirror::fuzzing::known_hosts),
     ("answer", mirror::fuzzing::answer),
     ("attributes", mirror::fuzzing::attributes),
+    ("lfs", mirror::fuzzing::lfs),
     ("private_key", mirror::fuzzing::private_key),
     ("signature", verify::fuzzing::signature),
     ("allowed_signers", verify::fuzzing::allowed_signers),

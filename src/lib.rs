@@ -175,7 +175,7 @@ fn dispatch(cli: Cli, settings: &Settings, interrupt: &Interrupt) -> Result<Answ
         Some(Command::Plan(args)) => deploy::plan(settings, &args, interrupt),
         Some(Command::Fetch(args)) => upkeep::fetch(settings, &args, interrupt),
         Some(Command::Gc(args)) => upkeep::gc(settings, &args, interrupt),
-        Some(Command::Check(args)) => Ok(inspect::check(settings, &args)),
+        Some(Command::Check(args)) => Ok(inspect::check(settings, &args, interrupt)),
         Some(Command::Status(args)) => inspect::status(settings, &args, interrupt),
         Some(Command::History(args)) => inspect::history(settings, &args),
         Some(Command::Logs(args)) => inspect::logs(settings, &args),

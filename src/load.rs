@@ -15,7 +15,14 @@ use crate::settings::Settings;
 /// # Errors
 /// Either cannot be read, or is not what it should be.
 pub fn load(settings: &Settings) -> Result<Manifest, Refusal> {
-    let manifest = load_file(&settings.config)?;
+    with_machine(settings, load_file(&settings.config)?)
+}
+
+/// Adds what the machine file says to a manifest.
+///
+/// # Errors
+/// It cannot be read, or is not what it should be.
+pub fn with_machine(settings: &Settings, manifest: Manifest) -> Result<Manifest, Refusal> {
     let machine = machine(settings)?;
     let mut warnings = manifest.warnings;
     warnings.extend(machine.warnings);

@@ -5,10 +5,12 @@ use std::path::Path;
 use crate::bundle::{self, Moment};
 use crate::domain::{App, Revision, Verify};
 use crate::engine::appspec;
+use crate::host::submodules::foresee;
 use crate::ledger::mirror_path;
-use crate::mirror;
+use crate::mirror::lfs::Absent;
+use crate::mirror::{self, CheckoutOptions};
 use crate::plan::{Plan, Step};
-use crate::report::preview::{Commit, Preview, Previews};
+use crate::report::preview::{Commit, Fetches, Preview, Previews, Submodule};
 use crate::report::tame;
 
 /// Commits that are listed of one app.
@@ -43,6 +45,27 @@ fn one(step: &Step, cache: &Path) -> Preview {
         goes_back: between.is_some_and(|between| between.back),
         scripts,
         verify,
+        fetches: fetches(app, &path, step.revision),
+    }
+}
+
+/// What would be fetched besides the commit; nothing is known of what cannot be followed.
+fn fetches(app: &App, mirror: &Path, revision: Revision) -> Fetches {
+    let commit = mirror::commit_unlocked(mirror, revision).filter(|_| app.lfs || app.submodules);
+    let Some(commit) = commit else { return Fetches::default() };
+    let options = CheckoutOptions { export_ignore: app.export_ignore, ..Default::default() };
+    let Ok((submodules, lfs)) = foresee(app, mirror, commit, &options) else {
+        return Fetches::default();
+    };
+    let submodules = submodules.into_iter().filter(|one| !one.held).map(|one| Submodule {
+        path: one.place,
+        commit: one.commit,
+        source: one.source.to_string(),
+    });
+    Fetches {
+        submodules: submodules.collect(),
+        lfs_objects: lfs.iter().map(Absent::count).sum(),
+        lfs_bytes: lfs.iter().fold(0, |sum, absent| sum.saturating_add(absent.bytes())),
     }
 }
 

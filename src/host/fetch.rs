@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{LiveHost, TIDYING, Trouble};
-use crate::domain::{App, AppName, Revision};
+use super::{LiveHost, TIDYING, Trouble, remote, resolve, told};
+use crate::domain::{App, AppName, Release, Revision};
 use crate::error::Failure;
 use crate::mirror::{self, Effort, Mirror};
 
@@ -39,6 +39,23 @@ impl LiveHost<'_> {
         let wanted = vec![revision, obtained.commit];
         self.put_in_order(&app.name, &mirror, wanted, TIDYING);
         Ok(obtained)
+    }
+
+    /// What an app's release is at its server, which has it. For a host whose cache is thrown
+    /// away: the commit's files may not come.
+    ///
+    /// # Errors
+    /// Whatever would keep a deployment from fetching it.
+    pub fn probe(&self, app: &App) -> Result<Revision, Failure> {
+        let revision = match &app.release {
+            Release::Commit(revision) => *revision,
+            Release::Name(name) => return resolve(&self.run, app, name),
+        };
+        let mut mirror = self.open_mirror(&app.name)?;
+        let remote = remote(&self.run, app)?;
+        let found = mirror.probe(revision, &remote, &self.progress(app));
+        told(&self.run, app, &remote, found)?;
+        Ok(revision)
     }
 
     /// Puts a mirror in order if it is worth it. That this cannot be done is only a warning.

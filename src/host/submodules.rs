@@ -11,6 +11,7 @@ use super::{LiveHost, Trouble, lfs};
 use crate::domain::{App, RepoUrl, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::manifest::submodule;
+use crate::mirror::lfs::Absent;
 use crate::mirror::{self, CheckoutOptions, Mirror, Submodule, SubmodulesError, Worktree};
 
 /// How deep submodules may be in submodules.
@@ -151,6 +152,59 @@ pub(crate) fn fill_unlocked(
         })
     })?;
     Ok(())
+}
+
+/// A submodule that a commit needs, as far as the mirrors know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Foreseen {
+    /// Where it goes in the app's worktree.
+    pub(crate) place: PathBuf,
+    /// Where it comes from.
+    pub(crate) source: RepoUrl,
+    /// The commit that it is at.
+    pub(crate) commit: Revision,
+    /// It is in its mirror, and what is in it has been looked at.
+    pub(crate) held: bool,
+}
+
+/// The submodules of a commit, and those in them as far as they are in the mirrors, and the objects
+/// of Git LFS that would have to come. Without locks or network.
+///
+/// # Errors
+/// The commit is not there, or one must not be followed.
+pub(crate) fn foresee(
+    app: &App,
+    app_mirror: &Path,
+    commit: Revision,
+    options: &CheckoutOptions,
+) -> Result<(Vec<Foreseen>, Vec<Absent>), Failure> {
+    let options = |place: &Path| {
+        let lfs = lfs::wanted(app, place, false);
+        CheckoutOptions { lfs, ..options.clone() }
+    };
+    let tree = mirror::survey_unlocked(app_mirror, commit, &options(Path::new("")))?;
+    let mut absent = vec![mirror::lfs::absent(app_mirror, &tree.lfs)?];
+    let mut found = Vec::new();
+    if !app.submodules {
+        return Ok((found, absent));
+    }
+    let first = wanted(app, &Around::app(app, app_mirror, commit), &tree)?;
+    each(first, |one| {
+        let mirror = mirror::of_submodule(app_mirror, &one.as_app.source)?;
+        let held = mirror::commit_unlocked(&mirror, one.submodule.commit);
+        let Wanted { submodule, as_app, place, .. } = one;
+        found.push(Foreseen {
+            place: place.clone(),
+            source: as_app.source.clone(),
+            commit: submodule.commit,
+            held: held.is_some(),
+        });
+        let Some(commit) = held else { return Ok(Vec::new()) };
+        let tree = mirror::survey_unlocked(&mirror, commit, &options(place))?;
+        absent.push(mirror::lfs::absent(&mirror, &tree.lfs)?);
+        wanted(app, &Around::submodule(one, &mirror, commit), &tree)
+    })?;
+    Ok((found, absent))
 }
 
 /// Brings all, and what is found in them on the way.

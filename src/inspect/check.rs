@@ -4,17 +4,20 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::remote;
 use crate::cli::CheckArgs;
 use crate::deploy::{Answer, Refusal, json};
 use crate::diagnostic::Diagnostic;
 use crate::error::{ExitCode, Failure};
 use crate::load::load_file;
+use crate::process::Interrupt;
 use crate::report::JSON_VERSION;
 use crate::report::human::{self, Paint};
 use crate::settings::Settings;
 
-/// `check`: validates manifests. Exit code 2 if one is refused.
-pub fn check(settings: &Settings, args: &CheckArgs) -> Answer {
+/// `check`: validates manifests. Exit code 2 if one is refused; with `--remote` that of the first
+/// commit that its server does not give away.
+pub fn check(settings: &Settings, args: &CheckArgs, interrupt: &Interrupt) -> Answer {
     let files = if args.files.is_empty() {
         std::slice::from_ref(&settings.config)
     } else {
@@ -40,12 +43,30 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Answer {
                     manifest.version,
                     human::counted(manifest.apps.len(), "app")
                 );
+                let (apps, diagnostics) = (manifest.apps.len(), manifest.warnings.clone());
+                let asked = args.remote.then(|| remote::ask(settings, manifest, interrupt));
+                let (remote, failure) = match asked.transpose() {
+                    Ok(remote) => (remote, None),
+                    Err(failure) => (None, Some(failure)),
+                };
+                let found = remote.iter().flatten();
+                text += &found.clone().map(|one| one.human(paint)).collect::<String>();
+                text +=
+                    &failure.iter().map(|one| human::failure(one, None, paint)).collect::<String>();
+                let wrong = failure.as_ref().or(found.clone().find_map(|one| one.failure.as_ref()));
+                let ok = wrong.is_none();
+                if let Some(wrong) = wrong
+                    && code == ExitCode::Ok
+                {
+                    code = wrong.code;
+                }
                 CheckReport {
                     file: file.clone(),
-                    ok: true,
-                    apps: Some(manifest.apps.len()),
-                    diagnostics: manifest.warnings,
-                    failure: None,
+                    ok,
+                    apps: Some(apps),
+                    diagnostics,
+                    failure,
+                    remote,
                 }
             }
             Err(Refusal { failure, diagnostics, .. }) => {
@@ -65,6 +86,7 @@ pub fn check(settings: &Settings, args: &CheckArgs) -> Answer {
                     apps: None,
                     diagnostics,
                     failure: Some(failure),
+                    remote: None,
                 }
             }
         };
@@ -100,4 +122,6 @@ struct CheckReport {
     apps: Option<usize>,
     diagnostics: Vec<Diagnostic>,
     failure: Option<Failure>,
+    /// What the servers said, if they were asked.
+    remote: Option<Vec<remote::Asked>>,
 }

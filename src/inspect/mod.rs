@@ -5,6 +5,7 @@ pub(crate) mod drift;
 mod history;
 mod logs;
 mod migrate;
+mod remote;
 mod status;
 
 use std::collections::BTreeSet;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::PrivateKey;
 use super::attributes::Attributes;
+use super::lfs;
 use super::pkt::PktReader;
 use super::protocol;
 use super::trust::KnownHosts;
@@ -53,6 +54,24 @@ pub(crate) fn attributes(text: &[u8]) {
         attributes.is_ignored(path.as_bytes(), false);
         attributes.is_ignored(path.as_bytes(), true);
         let _ = attributes.of_file(path.as_bytes());
+    }
+}
+
+/// What Git LFS has: the first byte says whether it is a pointer, an answer of a batch server, one
+/// of `git-lfs-authenticate`, or a `.lfsconfig`.
+pub(crate) fn lfs(text: &[u8]) {
+    let Some((kind, text)) = text.split_first() else { return };
+    match kind % 4 {
+        0 => {
+            if let Some(object) = lfs::parse(text) {
+                assert!(text.len() <= lfs::LONGEST_POINTER);
+                let shown = object.oid.to_string();
+                assert!(String::from_utf8_lossy(text).contains(&shown), "{shown}");
+            }
+        }
+        1 => lfs::fuzzing::answer(text),
+        2 => lfs::fuzzing::authenticated(text),
+        _ => drop(lfs::fuzzing::lfs_url(&String::from_utf8_lossy(text))),
     }
 }
 

@@ -270,6 +270,21 @@ impl Mirror {
         fetch::fetch(&self.repository, revision, remote, progress)
     }
 
+    /// Asks the remote whether it has `revision`, which does not become one of those that are
+    /// held: its files may not have come.
+    ///
+    /// # Errors
+    /// As [`Mirror::fetch`].
+    pub fn probe(
+        &mut self,
+        revision: Revision,
+        remote: &Remote,
+        progress: &dyn Fn(Progress),
+    ) -> Result<(), Failure> {
+        self.bind(&remote.url, progress)?;
+        fetch::probe(&self.repository, revision, remote, progress)
+    }
+
     /// What a branch, a tag or an abbreviated commit id is at the remote.
     ///
     /// # Errors
@@ -467,6 +482,27 @@ pub fn checkout_unlocked(
     options: &CheckoutOptions,
 ) -> Result<Worktree, Failure> {
     checkout::checkout(&open_read_only(mirror)?, revision, target, options)
+}
+
+/// What [`Mirror::survey`] answers, without the mirror's lock.
+///
+/// # Errors
+/// As there.
+pub fn survey_unlocked(
+    mirror: &Path,
+    revision: Revision,
+    options: &CheckoutOptions,
+) -> Result<Worktree, Failure> {
+    checkout::survey(&open_read_only(mirror)?, revision, options)
+}
+
+/// The commit that [`Mirror::commit`] answers, without the mirror's lock.
+pub fn commit_unlocked(mirror: &Path, revision: Revision) -> Option<Revision> {
+    let repository = open_read_only(mirror).ok()?;
+    let name = format!("{}/{revision}", repository::FETCHED);
+    let target = repository.find_reference(&name).ok()?.target()?;
+    let there = repository.find_commit(target).is_ok();
+    there.then(|| repository::revision(target))
 }
 
 /// Opens a mirror to read its refs and tags: no lock, no housekeeping, nothing written.

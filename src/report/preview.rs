@@ -1,10 +1,15 @@
 //! What is known of a deployment that has not been begun: pure data for `plan`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::{human, tame};
 use crate::domain::{AppName, Revision};
+
+/// Submodules that are named one by one.
+const SHOWN: usize = 10;
 
 /// Of each app that would be deployed.
 pub type Previews = BTreeMap<AppName, Preview>;
@@ -25,6 +30,30 @@ pub struct Preview {
     pub scripts: Option<Vec<String>>,
     /// What the commit has to prove.
     pub verify: Option<String>,
+    /// What would be fetched besides the commit, as far as the mirror knows.
+    pub fetches: Fetches,
+}
+
+/// What a commit needs that is not in the mirror.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Fetches {
+    /// Submodules; those in them are not known before they are there.
+    pub submodules: Vec<Submodule>,
+    /// Objects of Git LFS.
+    pub lfs_objects: usize,
+    /// Their bytes.
+    pub lfs_bytes: u64,
+}
+
+/// A submodule at a commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Submodule {
+    /// Where it is in the tree.
+    pub path: PathBuf,
+    /// The commit.
+    pub commit: Revision,
+    /// Where it would come from.
+    pub source: String,
 }
 
 /// A commit and the first line of its message.
@@ -57,6 +86,19 @@ impl Preview {
             None => lines.push("not in the mirror yet: it would be fetched".to_owned()),
             Some([]) => lines.push("runs no script".to_owned()),
             Some(scripts) => lines.push(format!("runs {}", scripts.join(", "))),
+        }
+        let Fetches { submodules, lfs_objects, lfs_bytes } = &self.fetches;
+        lines.extend(submodules.iter().take(SHOWN).map(|Submodule { path, commit, source }| {
+            let path = tame(&path.to_string_lossy(), 100);
+            format!("fetches the submodule {path} at {} from {source}", commit.short())
+        }));
+        if let Some(more) = submodules.len().checked_sub(SHOWN + 1) {
+            lines.push(format!("fetches {} more submodules", more + 1));
+        }
+        if *lfs_objects > 0 {
+            let objects = if *lfs_objects == 1 { "object" } else { "objects" };
+            let bytes = human::bytes(*lfs_bytes);
+            lines.push(format!("downloads {lfs_objects} Git LFS {objects}, {bytes}"));
         }
         lines.extend(self.verify.iter().map(|verify| format!("has to be {verify}")));
         lines

@@ -295,8 +295,17 @@ fn what_cannot_be_had_is_named_and_nothing_is_touched() {
     bed.want(&two, "lfs: true");
     let _ =
         bed.estate.host.run(&["deploy", "--offline"]).code(3).says("--offline").says("`model.bin`");
+    bed.estate.host.run(&["plan"]).ok().says("downloads 1 Git LFS object, 5.0 kB");
+    let report = bed.estate.host.run(&["plan", "--json"]).ok().json();
+    let fetches = &report["apps"][0]["preview"]["fetches"];
+    assert_eq!(
+        (&fetches["lfs_objects"], &fetches["lfs_bytes"]),
+        (&1.into(), &5000.into()),
+        "{report}"
+    );
     bed.lfs.put(&lost);
     bed.estate.host.run(&["fetch"]).ok().says("fetched");
+    bed.estate.host.run(&["plan"]).ok().silent_about("downloads");
     bed.estate.host.run(&["fetch"]).ok().says("was there");
     bed.estate.host.run(&["deploy", "--offline"]).ok();
     assert_eq!(std::fs::read(bed.estate.host.path("srv/api/x/copy.bin")).expect("it"), lost);

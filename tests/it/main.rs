@@ -25,6 +25,7 @@ mod housekeeping;
 mod lfs;
 mod notify;
 mod policy;
+mod remote;
 mod rights;
 mod rollback;
 mod secrets;

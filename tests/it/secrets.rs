@@ -9,8 +9,10 @@ use crate::support::host::TestHost;
 use crate::support::https::{Fault, GitHttps, hash_of};
 use crate::support::isolated;
 use crate::support::keys::{KeyPair, Kind};
+use crate::support::lfs::{LfsServer, Wrong};
 use crate::support::ssh_agent::SshAgent;
 use crate::support::sshd::{GitSshd, Options};
+use crate::support::upstream::Entry;
 
 #[test]
 fn the_token_and_the_key_are_nowhere() {
@@ -172,6 +174,71 @@ fn what_ssh_is_given_is_nowhere() {
         }
         let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
         estate.host.assert_nowhere(&secrets);
+    }
+}
+
+/// What a batch server gives for an object's host, in headers and address, and what an SSH server
+/// gives for the batch server; also when downloads fail, and with hooks that see all there is.
+#[test]
+fn what_git_lfs_is_given_is_nowhere() {
+    for version in [None, Some(Version::One), Some(Version::Two)] {
+        let host = version.map_or_else(TestHost::new, TestHost::with_agent);
+        let mut estate = Estate::with_ssh(host);
+        let store = GitHttps::start(estate.root());
+        let ca = estate.host.text("etc/ca.pem");
+        estate.host.add_host(&store.authority(), &[("ca_file", &ca)]);
+        let api = LfsServer::start(&estate.https, "acme/api.git", &store);
+        api.require("x-access-token", &estate.token);
+        let worker = LfsServer::start(&estate.https, "acme/worker.git", &store);
+        let proof = format!("RemoteAuth {}", token());
+        worker.grant("Authorization", &proof);
+        let href = format!("{}/info/lfs", estate.https.url("acme/worker.git"));
+        let answer = serde_json::json!({"href": href, "header": {"Authorization": proof}});
+        estate.ssh.as_ref().expect("a server").authenticate_lfs(&answer.to_string());
+        let release = |version: &str| {
+            let mut releases = estate.release_all(version);
+            for (n, server) in [(1, &api), (2, &worker)] {
+                releases[n] = estate.upstream(APPS[n]).commit_entries(&[
+                    Entry::file(".gitattributes", "*.bin filter=lfs\n"),
+                    Entry::file("model.bin", server.put(version.as_bytes())),
+                ]);
+            }
+            let sources = APPS.map(|app| estate.source(app));
+            let line = |n: usize| (APPS[n], sources[n].as_str(), releases[n].as_str(), "lfs: true");
+            estate.host.apps_with(&[line(0), line(1), line(2)]);
+            releases
+        };
+        let one = release("v1");
+        estate.host.run(&["deploy", "-d"]).ok();
+        estate.assert_deployed(&one);
+        estate.host.breaks("api", "boom");
+        release("v2");
+        estate.host.run(&["deploy", "-v", "--json"]).code(4);
+        for wrong in [Wrong::Status(403), Wrong::Status(500), Wrong::Cut(1), Wrong::Bytes] {
+            release(&format!("{wrong:?}"));
+            (0..9).for_each(|_| api.inject("", wrong.clone()));
+            estate.host.run(&["deploy", "-d"]).code(3);
+            api.repair();
+        }
+        // One that repeats what it was shown.
+        for (server, secret) in [(&api, &estate.token), (&worker, &proof)] {
+            let said = format!("you are {secret}!");
+            server.edit(move |answer| {
+                let error = serde_json::json!({"code": 422, "message": said});
+                answer["objects"][0]["error"] = error;
+            });
+        }
+        release("v3");
+        let _ = estate.host.run(&["deploy", "-d"]).code(3).says("[secret]");
+        let mut secrets = [api.keys(), worker.keys()].concat();
+        assert!(secrets.len() > 8, "{secrets:?}");
+        secrets.extend([proof[11..].to_owned(), estate.token.clone()]);
+        let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
+        estate.host.assert_nowhere(&secrets);
+        for download in [api.downloads(), worker.downloads()].concat() {
+            assert!(!download.sent.contains(&estate.token), "{download:?}");
+            assert!(!download.sent.contains(&proof), "{download:?}");
+        }
     }
 }
 

@@ -194,7 +194,15 @@ fn what_cannot_be_had_is_named_by_path_url_and_commit() {
     let release = with_modules(&estate, &[("lib", "../lib.git", &lib)]);
     want(&estate, &release);
     let _ = estate.host.run(&["deploy", "--offline"]).code(3).says("--offline");
+    // The commit itself has not come yet.
+    estate.host.run(&["plan"]).ok().says("would be fetched").silent_about("submodule lib");
+    estate.host.apps(&[("api", &estate.source("api"), &release)]);
     estate.host.run(&["fetch"]).ok();
+    want(&estate, &release);
+    let from = format!("fetches the submodule lib at {} from {url}", &lib[..7]);
+    estate.host.run(&["plan"]).ok().says(&from);
+    estate.host.run(&["fetch"]).ok();
+    estate.host.run(&["plan"]).ok().silent_about("fetches the submodule");
     estate.host.run(&["deploy", "--offline"]).ok();
     assert_eq!(estate.host.read("srv/api/lib/a"), "b");
     estate.host.apps(&[("api", &estate.source("api"), &release)]);

@@ -131,6 +131,11 @@ impl Upstream {
         self
     }
 
+    /// From now on files and directories may be left out, as GitHub has it.
+    pub fn clone_filters(&self) {
+        self.git(&["config", "uploadpack.allowFilter", "true"]);
+    }
+
     /// A server that serves the tips of branches and tags only, as plain git does.
     #[must_use]
     pub fn tips_only(self) -> Self {

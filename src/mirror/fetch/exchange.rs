@@ -17,6 +17,15 @@ use crate::mirror::{Progress, local};
 impl Fetch<'_> {
     pub(super) fn over_https(&self, request: &Request, wanted: Revision) -> Result<(), Failure> {
         let mut server = Http::new(self.remote, self.watch, self.progress)?;
+        let mut request = request.clone();
+        // What it can leave out is in the greeting; without need it is not asked for.
+        if request.commits_only && !self.speaks_v0() {
+            match server.greeting(true)? {
+                Greeting::V2 { filter } => request.commits_only = filter,
+                Greeting::V0(_) => self.remember_v0(),
+            }
+        }
+        let request = &request;
         if !self.speaks_v0() {
             let mut answer = server.post(&protocol::fetch_v2(request), true)?;
             match self.receive(|store| protocol::read_pack_v2(&mut answer, store)) {
@@ -59,8 +68,10 @@ impl Fetch<'_> {
     pub(super) fn over_ssh(&self, request: &Request, wanted: Revision) -> Result<(), Failure> {
         let (mut server, greeting) = Ssh::connect(self.remote, self.watch, self.progress)?;
         let received = match &greeting {
-            Greeting::V2 { .. } => {
-                let answer = server.ask(&protocol::fetch_v2(request))?;
+            Greeting::V2 { filter } => {
+                let mut request = request.clone();
+                request.commits_only &= filter;
+                let answer = server.ask(&protocol::fetch_v2(&request))?;
                 self.receive(|store| protocol::read_pack_v2(answer, store))
             }
             Greeting::V0(list) => {

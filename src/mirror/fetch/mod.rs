@@ -49,12 +49,28 @@ pub(super) fn fetch(
     Ok(Fetched { commit, connected: true, bytes: fetch.bytes.get() })
 }
 
+/// Whether the remote has a commit, or a tag: it comes without its files from servers that can
+/// leave them out, and is none of those that are here completely.
+pub(super) fn probe(
+    repository: &Repository,
+    wanted: Revision,
+    remote: &Remote,
+    progress: &dyn Fn(Progress),
+) -> Result<(), Failure> {
+    let watch = Watch::start(remote);
+    let progress: &dyn Fn(Progress) = &each_once(progress);
+    let fetch = Fetch { commits_only: true, ..Fetch::new(repository, remote, &watch, progress) };
+    fetch.retrying(|| fetch.once(wanted))
+}
+
 struct Fetch<'a> {
     repository: &'a Repository,
     remote: &'a Remote,
     watch: &'a Watch,
     progress: &'a dyn Fn(Progress),
     bytes: Cell<usize>,
+    /// Files and directories need not come.
+    commits_only: bool,
     /// The server may have what it refused: it serves the ends of branches and tags only.
     tips_only: Cell<bool>,
 }
@@ -77,7 +93,7 @@ impl<'a> Fetch<'a> {
         progress: &'a dyn Fn(Progress),
     ) -> Self {
         let (bytes, tips_only) = (Cell::new(0), Cell::new(false));
-        Self { repository, remote, watch, progress, bytes, tips_only }
+        Self { repository, remote, watch, progress, bytes, commits_only: false, tips_only }
     }
 }
 
@@ -126,7 +142,7 @@ impl Fetch<'_> {
             haves: self.haves(),
             shallow: repository::shallow(self.repository)?,
             depth: Some(1),
-            commits_only: false,
+            commits_only: self.commits_only,
         })
     }
 

@@ -95,7 +95,7 @@ fn file(
 }
 
 /// The last `lfs.url` that a text says.
-pub(in crate::mirror) fn lfs_url(text: &str) -> Result<Option<String>, &'static str> {
+pub(super) fn lfs_url(text: &str) -> Result<Option<String>, &'static str> {
     let mut reader = Reader::of(text);
     let (mut inside, mut url) = (false, None);
     while let Some(first) = reader.next_thing() {

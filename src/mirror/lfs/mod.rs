@@ -3,6 +3,8 @@
 
 mod batch;
 mod endpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod partial;
 mod pointer;
 mod problem;
