@@ -14,8 +14,8 @@ use std::time::Duration;
 use ureq::http::{self, Response, StatusCode, header};
 use ureq::{Body, Timeout};
 
-use line::Line;
 pub(super) use line::hang_up;
+use line::{Content, Line};
 
 use super::credentials::{Credential, Proof};
 use super::examine::ahead;
@@ -86,11 +86,7 @@ impl<'a> Http<'a> {
     }
 
     /// Sends a request to `git-upload-pack` and gives its answer.
-    pub(super) fn post(
-        &mut self,
-        body: &[u8],
-        v2: bool,
-    ) -> Result<PktReader<Box<dyn Read>>, Failure> {
+    pub(super) fn post(&mut self, body: &[u8], v2: bool) -> Result<PktReader<Content>, Failure> {
         let mut sent = 0;
         loop {
             let mut request = http::Request::post(format!("{}/git-upload-pack", self.base))
@@ -120,8 +116,10 @@ impl<'a> Http<'a> {
     }
 
     /// Says that all of an answer that matters was read, so that its connection is used again.
-    pub(super) fn finish(&self, answer: PktReader<Box<dyn Read>>) {
-        self.line.finish(&mut answer.into_inner());
+    pub(super) fn finish(&mut self, answer: PktReader<Content>) {
+        if let Some(rest) = answer.into_rest() {
+            self.line.finish(rest);
+        }
     }
 
     /// The list of refs, as protocol version 0 has it; `None` if the server speaks version 2
@@ -253,7 +251,7 @@ impl<'a> Http<'a> {
     }
 
     /// The body of a good answer, or what a bad one means.
-    fn answer(&self, response: Response<Body>, kind: &str) -> Result<Box<dyn Read>, Failure> {
+    fn answer(&self, response: Response<Body>, kind: &str) -> Result<Content, Failure> {
         let url = self.remote.url.clone();
         let status = response.status();
         let asked_with = asked_with(self.remote);

@@ -37,9 +37,9 @@ impl<R: Read> PktReader<R> {
         Self { inner: BufReader::with_capacity(1 << 16, inner), frame: Vec::new(), bytes: 0 }
     }
 
-    /// What comes behind the frames.
-    pub(super) fn into_inner(self) -> BufReader<R> {
-        self.inner
+    /// What comes behind the frames, unless some of that has been read.
+    pub(super) fn into_rest(self) -> Option<R> {
+        self.inner.buffer().is_empty().then(|| self.inner.into_inner())
     }
 
     /// Bytes read so far, framing included.

@@ -111,7 +111,7 @@ impl Http<'_> {
         let mut reader = response.into_body().into_reader();
         let read = reader.by_ref().take(most).read_to_end(&mut body);
         read.map_err(|error| self.network(super::tls::io_or_ureq(error)))?;
-        self.line.finish(&mut reader);
+        self.line.read_out(&mut reader);
         let date = date.map(|zoned| zoned.timestamp());
         Ok(Answer { status, date, body, shown: self.shown.clone() })
     }

@@ -113,7 +113,7 @@ impl Http<'_> {
 
     /// Says that all of an object was read, so that its connection is used again.
     pub(in crate::mirror) fn whole(&self, content: &mut dyn std::io::Read) {
-        self.line.finish(content);
+        self.line.read_out(content);
     }
 
     /// How long a server that answered so wants us to wait.

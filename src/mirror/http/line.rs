@@ -5,6 +5,7 @@
 //! fetch stays on it: a credential is part of each request, the limits are those of the fetch
 //! that has it, and a fetch that ends lets go of the connection before the next one gets it.
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,11 @@ struct Idle {
     way: Way,
     agent: Agent,
     state: Arc<State>,
+    rest: Option<Content>,
 }
+
+/// The body of an answer.
+pub(super) type Content = Box<dyn Read + Send>;
 
 /// Closes the connections that nobody uses: it may be long until one is needed again.
 pub(in crate::mirror) fn hang_up() {
@@ -48,6 +53,8 @@ pub(super) struct Line {
     clock: Arc<Clock>,
     agent: Agent,
     state: Arc<State>,
+    /// Of an answer of which all that matters was read.
+    rest: Option<Content>,
 }
 
 /// What the fetch, the connector and the connection know of each other.
@@ -78,9 +85,14 @@ impl Line {
     /// One that is idle, or a new one. Who watches what is seen of the server gets a new one.
     pub(super) fn to(way: Way, clock: Arc<Clock>) -> Self {
         let idle = if clock.eyes().are_open() { None } else { take(&way) };
-        let (agent, state) = idle.map_or_else(|| fresh(&way), |idle| (idle.agent, idle.state));
+        let (agent, state, rest) = if let Some(Idle { agent, state, rest, .. }) = idle {
+            (agent, state, rest)
+        } else {
+            let (agent, state) = fresh(&way);
+            (agent, state, None)
+        };
         state.taken_by(&clock);
-        Self { way, clock, agent, state }
+        Self { way, clock, agent, state, rest }
     }
 
     /// Sends a request and waits for the head of its answer. If a connection that was used
@@ -91,7 +103,9 @@ impl Line {
         request: Request<impl AsSendBody + Clone>,
         again: bool,
     ) -> Result<Response<Body>, ureq::Error> {
-        if !again && self.state.stands.load(Ordering::SeqCst) {
+        let rest = self.rest.take();
+        let read_out = rest.is_none_or(|mut rest| self.state.reads_out(&mut rest));
+        if !read_out || (!again && self.state.stands.load(Ordering::SeqCst)) {
             self.renew();
         }
         let copy = request.clone();
@@ -108,13 +122,15 @@ impl Line {
         }
     }
 
-    /// Reads the end of an answer of which all that matters was read. Only then the
-    /// connection can be used again, so it is waited for, but not for long.
-    pub(super) fn finish(&self, answer: &mut dyn std::io::Read) {
-        self.state.hurried.store(true, Ordering::SeqCst);
-        let ended = matches!(answer.read(&mut [0]), Ok(0));
-        self.state.hurried.store(false, Ordering::SeqCst);
-        self.state.ended.store(ended, Ordering::SeqCst);
+    /// Says that all that matters of an answer was read. Its end may still be on the way; only
+    /// whoever needs the connection again waits for it.
+    pub(super) fn finish(&mut self, answer: Content) {
+        self.rest = Some(answer);
+    }
+
+    /// The same, waiting for the end: for somebody who has the answer in his hands.
+    pub(super) fn read_out(&self, answer: &mut dyn Read) {
+        self.state.reads_out(answer);
     }
 
     fn within_limits<B: AsSendBody>(&self, request: Request<B>) -> Request<B> {
@@ -137,8 +153,10 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.state.is_let_go();
-        let good = [&self.state.stands, &self.state.ended];
-        if good.iter().any(|good| !good.load(Ordering::SeqCst)) || self.clock.failure().is_some() {
+        let rest = self.rest.take();
+        let finished = rest.is_some() || self.state.ended.load(Ordering::SeqCst);
+        let stands = self.state.stands.load(Ordering::SeqCst);
+        if !finished || !stands || self.clock.failure().is_some() {
             return;
         }
         let (way, agent, state) = (self.way.clone(), self.agent.clone(), Arc::clone(&self.state));
@@ -146,7 +164,7 @@ impl Drop for Line {
         if lines.len() == MOST {
             lines.remove(0);
         }
-        lines.push(Idle { since: Instant::now(), way, agent, state });
+        lines.push(Idle { since: Instant::now(), way, agent, state, rest });
     }
 }
 
@@ -201,6 +219,16 @@ impl State {
     /// Whether what failed was a connection of before, and nothing had been answered.
     fn failed_stale(&self, made: u64) -> bool {
         self.made.load(Ordering::SeqCst) == made && !self.answered.load(Ordering::SeqCst)
+    }
+
+    /// Reads the end of an answer, if that is all that is left of it: its connection can be
+    /// used again only then. It is not waited for long.
+    fn reads_out(&self, rest: &mut dyn Read) -> bool {
+        self.hurried.store(true, Ordering::SeqCst);
+        let ended = matches!(rest.read(&mut [0]), Ok(0));
+        self.hurried.store(false, Ordering::SeqCst);
+        self.ended.store(ended, Ordering::SeqCst);
+        ended
     }
 
     /// Some of an answer has come.

@@ -12,8 +12,9 @@ use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport}
 use super::line::State;
 use crate::mirror::tls::Wire;
 
-/// How long is waited for the end of an answer of which nothing more is wanted.
-const HURRY: Duration = Duration::from_millis(250);
+/// How long is waited for the end of an answer of which nothing more is wanted: longer than a
+/// connection takes to be made, because servers that keep it back are rare, and slow ones not.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// A connection with TLS.
 pub(super) struct TlsTransport {
