@@ -1,5 +1,7 @@
 """Ways to get commits onto a disk: the program, git, a tarball, and the floors."""
 
+import shutil
+
 from bed import measure
 from repos import ENVIRONMENT, git
 
@@ -36,6 +38,14 @@ class Way:
             "GIT_CONFIG_GLOBAL": str(self.git_config),
             "GIT_SSH_COMMAND": f"{ssh} -o GlobalKnownHostsFile=none -o IdentitiesOnly=yes",
         }
+
+    def forget(self):
+        """Removes the trees of steps before the last one: large ones do not all have room in
+        memory. On a disk they stay: ext4 makes files slowly after many were removed."""
+        if self.directory.is_relative_to("/dev/shm"):
+            for tree in self.directory.glob("t/*/*/*"):
+                if tree.name.isdigit() and int(tree.name) < self.number:
+                    shutil.rmtree(tree)
 
     def shell(self, one, wanted):
         """The same piece of shell for each, four at a time, as the program itself does it."""
