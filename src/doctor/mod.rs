@@ -88,11 +88,12 @@ pub fn doctor(
     let (log, _) = load::log(settings, manifest.as_ref().ok());
     // Before there are threads: libgit2's set-up touches the environment.
     crate::mirror::prepare();
+    let submodules = servers::beyond::submodules(&patient, &apps);
+    let with_submodules: Vec<&App> = apps.iter().copied().chain(&submodules).collect();
     let (local, servers) = std::thread::scope(|scope| {
-        let servers = manifest
-            .as_ref()
-            .ok()
-            .map(|manifest| scope.spawn(|| servers::sections(&patient, manifest, &apps)));
+        let servers = manifest.as_ref().ok().map(|manifest| {
+            scope.spawn(|| servers::sections(&patient, manifest, &with_submodules))
+        });
         let local = vec![
             host::section(&patient),
             host::tool(&patient),

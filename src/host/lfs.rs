@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::room::{Need, Needs};
-use super::{LiveHost, Trouble, anonymous, remote, route, told};
+use super::{LiveHost, Run, Trouble, anonymous, remote, route, told};
 use crate::domain::{App, RepoUrl, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::hosts::Hosts;
@@ -191,18 +191,7 @@ impl LiveHost<'_> {
             Place::Repository => Server::Repository(server),
         };
         let warn = |text: String| self.run.console.warn(Some(app.name.as_str()), &text);
-        let variable = |name: &str| (self.run.variable)(name)?.into_string().ok();
-        let ways = |url: &RepoUrl| {
-            let rule = self.run.hosts.rule_for(url);
-            let mut way = anonymous(&rule, url, &variable, self.run.interrupt);
-            way.proxy = route(&rule, url, &variable, &warn).map_err(|failure| {
-                mirror::Failure::Lfs(Box::new(Problem::NoWay {
-                    url: url.clone(),
-                    why: failure.line(),
-                }))
-            })?;
-            Ok(way)
-        };
+        let ways = |url: &RepoUrl| way(&self.run, url, &warn);
         let fetched = mirror.lfs_fetch(absent, &server, &ways, &self.progress(app));
         let bytes = told(&self.run, &of, &bound, fetched)?;
         let took = begun.elapsed().as_secs_f64();
@@ -224,6 +213,25 @@ impl LiveHost<'_> {
         limits.total = limits.total.min(Duration::from_secs(100 * 365 * 86_400));
         remote
     }
+}
+
+/// How a host is reached that objects lie on: without any credential.
+///
+/// # Errors
+/// Its proxy cannot be used.
+pub(crate) fn way(
+    run: &Run<'_>,
+    url: &RepoUrl,
+    warn: &dyn Fn(String),
+) -> Result<Remote, mirror::Failure> {
+    let variable = |name: &str| (run.variable)(name)?.into_string().ok();
+    let rule = run.hosts.rule_for(url);
+    let mut way = anonymous(&rule, url, &variable, run.interrupt);
+    way.proxy = route(&rule, url, &variable, warn).map_err(|failure| {
+        let (url, why) = (url.clone(), failure.line());
+        mirror::Failure::Lfs(Box::new(Problem::NoWay { url, why }))
+    })?;
+    Ok(way)
 }
 
 fn offline(absent: &Absent, commit: Revision) -> Failure {

@@ -775,3 +775,69 @@ fn many_objects_come_in_several_questions_and_through_a_proxy() {
     let to_store = proxy.tunnels().iter().filter(|one| one.target == bed.store.authority()).count();
     assert!((1..=24).contains(&to_store), "connections are used again: {to_store}");
 }
+
+#[test]
+fn the_doctor_asks_for_an_object_that_the_mirror_knows_of() {
+    let bed = Bed::new(TestHost::new());
+    let release = bed.commit(&[Entry::file("model.bin", bed.lfs.put(b"content"))]);
+    bed.want(&release, "lfs: true");
+    let said = || {
+        let report = bed.estate.host.run(&["doctor", "--json"]);
+        let document = report.json();
+        let sections = document["sections"].as_array().cloned().unwrap_or_default();
+        let findings = sections.iter().filter_map(|one| one["findings"].as_array().cloned());
+        let found = findings.flatten().find(|one| one["check"] == "lfs");
+        let found = found.unwrap_or_else(|| panic!("{document}"));
+        format!("{}: {}", found["status"], found["message"])
+    };
+    assert!(said().contains("not known before the commit is fetched"), "{}", said());
+    bed.estate.host.run(&["fetch"]).ok();
+    bed.lfs.forget();
+    let ok = said();
+    assert!(ok.contains("\"ok\"") && ok.contains("info/lfs: has the content of model.bin"), "{ok}");
+    assert!(bed.lfs.downloads().is_empty() && bed.lfs.batches().len() == 1, "only asked");
+    bed.lfs.lose();
+    let lost = said();
+    assert!(lost.contains("\"problem\"") && lost.contains("`model.bin`"), "{lost}");
+    bed.estate.host.assert_nowhere(&[&bed.estate.token]);
+}
+
+/// Each of two apps has room for its object, both have not.
+#[test]
+#[ignore = "needs root: mounts a file system"]
+fn a_disk_that_fills_up_leaves_the_apps_as_they_are() {
+    let bed = Bed::new(TestHost::new());
+    let other = LfsServer::start(&bed.estate.https, "acme/worker.git", &bed.store);
+    other.require("x-access-token", &bed.estate.token);
+    let entries = |pointer: &str| {
+        let spec = Entry::file("appspec.yml", "version: 0.0\nos: linux\n");
+        vec![spec, Entry::file(".gitattributes", ATTRIBUTES), Entry::file("a.bin", pointer)]
+    };
+    let one = bed.commit(&entries(&bed.lfs.put(&content(6 << 20, 1))));
+    let worker = bed.estate.upstream("worker");
+    let pointer = other.put(&content(6 << 20, 2));
+    let two = worker.commit_on("refs/heads/main", None, &entries(&pointer));
+    let (api, worker) = (bed.estate.source("api"), bed.estate.source("worker"));
+    bed.estate
+        .host
+        .apps_with(&[("api", &api, &one, "lfs: true"), ("worker", &worker, &two, "lfs: true")]);
+    let cache = bed.estate.host.text("cache");
+    std::fs::create_dir(&cache).expect("the cache");
+    let on = |size: &str| {
+        // In a namespace of its own, the mount ends with the run.
+        let shell = format!("umask 022; mount -t tmpfs -o mode=700,size={size} none {cache}");
+        let inner = bed.estate.host.command(&["deploy"]);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", &format!("{shell} && exec \"$@\""), "sh"]);
+        command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(bed.estate.host.dir());
+        bed.estate.host.start_command(command).wait()
+    };
+    let _ = on("10m").code(11).says("there is no room for 6.2 MB of Git LFS objects");
+    let _ = on("17m").code(11).says("make room");
+    for app in ["api", "worker"] {
+        assert_eq!(bed.estate.host.recorded(app, "attempted"), None);
+    }
+    on("60m").ok();
+}

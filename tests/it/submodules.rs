@@ -179,6 +179,11 @@ fn what_cannot_be_had_is_named_by_path_url_and_commit() {
         .code(3)
         .says(&format!("cannot bring the submodule `vendor/lib` (commit {private} of {url})"))
         .says("wants a credential, and none is configured for it");
+    let _ = estate
+        .host
+        .run(&["doctor"])
+        .code(11)
+        .says(&format!("`{url}` wants a credential, and none is configured for it"));
     assert!(other.requests().iter().all(|request| request.authorization.is_none()));
 
     let lib = Upstream::new(estate.root(), "acme/lib.git").commit(&[("a", "b")]);

@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::super::{Patient, places};
-use super::Target;
 use super::judge::{host_key, unless_ended};
 use super::reach::NO_TIME;
+use super::{Target, beyond};
 use crate::domain::Release;
 use crate::error::Failure;
 use crate::files::{self, Exposed};
@@ -97,6 +97,10 @@ pub(super) fn ask(
             let text = format!("{url}: {with} may read it, {branches}{wanted}");
             let finding = Finding::ok("repository", text).fact("branches", count);
             asked.repository.push(finding.fact("url", url.to_string()));
+            let limited = patient.limited(remote.clone());
+            asked
+                .repository
+                .extend(limited.and_then(|remote| beyond::lfs(patient, target, &remote, run)));
         }
         Err(failure) if asked.key.as_ref().is_some_and(|key| key.status == Status::Problem) => {
             // Said once, for the server.

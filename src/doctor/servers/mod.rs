@@ -2,6 +2,7 @@
 //! every repository says to them. The functions are those of a fetch.
 
 mod ask;
+pub(super) mod beyond;
 mod judge;
 mod reach;
 

@@ -274,6 +274,45 @@ impl Mirror {
     }
 }
 
+/// Asks where one of these files' objects is, and does not download it: answers the server that
+/// knew it. `mirror` need not be locked.
+///
+/// # Errors
+/// As [`Mirror::lfs_fetch`].
+pub fn ask(
+    mirror: &Path,
+    file: &LfsFile,
+    server: &Server<'_>,
+    ways: &Ways<'_>,
+) -> Result<RepoUrl, Failure> {
+    let wanted = needed(std::slice::from_ref(file))?;
+    let quiet = |_: Progress| {};
+    let (endpoint, remote) = match server {
+        Server::Batch(remote) => {
+            let headers = ureq::http::HeaderMap::new();
+            (Endpoint { url: remote.url.clone(), headers }, (*remote).clone())
+        }
+        Server::Repository(remote) => {
+            if let RepoUrl::File(path) = &remote.url {
+                let there = local::open(path)?;
+                return match wanted.iter().find(|one| !store::holds(there.path(), one.object)) {
+                    None => Ok(remote.url.clone()),
+                    Some(one) => {
+                        let (url, named) = (remote.url.clone(), one.named());
+                        Err(Problem::NotLocal { url, named }.into())
+                    }
+                };
+            }
+            let endpoint = authenticate(remote, &quiet)?;
+            let way = ways(&endpoint.url)?;
+            let url = endpoint.url.clone();
+            (endpoint, Remote { url, credential: None, limits: remote.limits, ..way })
+        }
+    };
+    Transfer::new(mirror, &endpoint, &remote, ways, &quiet).find(&wanted)?;
+    Ok(endpoint.url)
+}
+
 /// Asks an SSH server where the objects of its repository are, and with what.
 fn authenticate(remote: &Remote, progress: &dyn Fn(Progress)) -> Result<Endpoint, Failure> {
     let watch = Watch::start(remote);

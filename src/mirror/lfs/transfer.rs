@@ -119,6 +119,14 @@ impl<'a> Transfer<'a> {
         Ok(self.bytes.load(Ordering::Relaxed))
     }
 
+    /// Asks where they are, and no more.
+    ///
+    /// # Errors
+    /// One of them is not there.
+    pub(super) fn find(&self, wanted: &[Wanted]) -> Result<(), Failure> {
+        self.ask(&wanted.iter().collect::<Vec<_>>()).map(drop)
+    }
+
     /// The same remote with the time that is left.
     fn in_time(&self, remote: &Remote) -> Remote {
         let total = self.end.saturating_duration_since(Instant::now());
