@@ -59,6 +59,26 @@ pub fn remove_durably(path: &Path) -> io::Result<()> {
     if remove(path)? { sync_parent(path) } else { Ok(()) }
 }
 
+/// Syncs the file systems that these paths are on, each once. Of a path that is no directory,
+/// the nearest one above it counts.
+///
+/// # Errors
+/// What was written to one of them may not be there: the error names the path.
+pub fn sync_file_systems<'p>(paths: impl IntoIterator<Item = &'p Path>) -> io::Result<()> {
+    let mut synced = HashSet::new();
+    for path in paths {
+        let there = path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+        let directory = fs_err::File::open(there)?;
+        if synced.insert(directory.metadata()?.dev()) {
+            nix::unistd::syncfs(&directory).map_err(|error| {
+                let error = io::Error::from(error);
+                io::Error::new(error.kind(), format!("{}: {error}", there.display()))
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// Why another user than root or us could change what is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposed {
@@ -155,6 +175,17 @@ mod tests {
         assert!(!path.exists());
         let error = replace(&dir.path().join("no/where"), b"").unwrap_err();
         assert!(error.to_string().contains("no/where"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_synced_with_what_is_above_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs_err::write(&file, "x").unwrap();
+        let proc = Path::new("/proc/self");
+        sync_file_systems([&file, &file.join("below"), &dir.path().join("no/where"), proc])
+            .unwrap();
+        sync_file_systems([]).unwrap();
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::checks;
 use crate::codedeploy::{self, EnvironmentChange, Job, Tool};
 use crate::domain::{App, AppName, Hook, Revision};
 use crate::error::{ExitCode, Failure};
+use crate::files;
 use crate::hosts::Hosts;
 use crate::ledger::last_state::{self, LastState};
 use crate::ledger::{self, Records, history};
@@ -113,6 +114,8 @@ const SWEEPING: Duration = Duration::from_secs(5);
 pub struct LiveBundle {
     root: PathBuf,
     appspec: Option<PathBuf>,
+    /// Where its files go.
+    destinations: Vec<PathBuf>,
 }
 
 impl<'a> LiveHost<'a> {
@@ -312,7 +315,7 @@ impl<'a> LiveHost<'a> {
         &self,
         app: &App,
         worktree: &mirror::Worktree,
-    ) -> Result<(LiveBundle, Vec<String>, Vec<PathBuf>), Failure> {
+    ) -> Result<(LiveBundle, Vec<String>), Failure> {
         let kind = match self.run.tool.get_or_init(|| (self.run.probe)()) {
             Ok(tool) if tool.is_builtin() => bundle::Tool::Builtin,
             Ok(tool) if tool.is_two() => bundle::Tool::Agent2,
@@ -320,8 +323,25 @@ impl<'a> LiveHost<'a> {
             Ok(_) | Err(_) => bundle::Tool::Agent1,
         };
         let checked = bundle::check(app, worktree, kind)?;
-        let bundle = LiveBundle { root: checked.root, appspec: checked.appspec_option };
-        Ok((bundle, checked.warnings, checked.destinations))
+        let bundle = LiveBundle {
+            root: checked.root,
+            appspec: checked.appspec_option,
+            destinations: checked.destinations,
+        };
+        Ok((bundle, checked.warnings))
+    }
+
+    /// Sees to it that what was deployed is on the disk: what is recorded after this has to be
+    /// so when the power fails, too. Nothing before it needs to be: an attempt that has not
+    /// succeeded begins anew, with a new worktree.
+    fn sync(&self, bundle: &LiveBundle) -> Result<(), Failure> {
+        let root = deployment_root(self.run.agent_configuration_file, self.run.state);
+        let places = bundle.destinations.iter().chain([&root]).map(PathBuf::as_path);
+        files::sync_file_systems(places).map_err(|error| {
+            Failure::from_error(ExitCode::AppFailed, &error)
+                .context("what was deployed may not be on the disk")
+                .hint("see to the file system (`dmesg`), then run again")
+        })
     }
 
     /// How long a step may take. Putting back may take longer than there is time: to leave the
@@ -474,9 +494,9 @@ impl Host for LiveHost<'_> {
             app.name.clone(),
             Prepared { mirror, commit, needs: needs(&worktree), destinations: Vec::new() },
         );
-        let (bundle, warnings, destinations) = self.bundle(app, &worktree)?;
+        let (bundle, warnings) = self.bundle(app, &worktree)?;
         if let Some(prepared) = lock(&self.prepared).get_mut(&app.name) {
-            prepared.destinations = destinations;
+            prepared.destinations.clone_from(&bundle.destinations);
         }
         for warning in &warnings {
             self.run.console.warn(Some(app.name.as_str()), warning);
@@ -553,6 +573,7 @@ impl Host for LiveHost<'_> {
         codedeploy::deploy(tool, &job, &environment, self.run.interrupt, &mut |line| {
             self.run.console.relayed(name, line);
         })?;
+        self.sync(&bundle)?;
         if step.puts_back() {
             // They are the new release's: the old one may not have what they ask for.
             return Ok(());
