@@ -1,18 +1,20 @@
 //! From a commit to files: what `git archive <commit> | tar x` would give, planned here and
 //! written by `writer`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use git2::{ObjectType, Odb, OdbObject, Oid, Repository};
+use git2::{ObjectType, Odb, Oid, Repository};
 
 use super::attributes::{Attributes, Conversion};
 use super::lfs::{self, LfsFile, Object};
 use super::objects::{self, Entries, Entry};
+use super::reader::{Read, Reader, Shelf};
 use super::repository::{oid, revision};
 use super::substitute::Facts;
 use super::{Failure, names, writer};
@@ -30,6 +32,9 @@ const LONGEST_PATH: usize = 3_800;
 const LONGEST_LINK: usize = 4_095;
 /// How many of a kind of warning are named one by one.
 const NAMED: usize = 3;
+/// Bytes of directories that are kept from the look for `.gitattributes` to the plan: enough for
+/// 200,000 files.
+const MOST_KEPT: usize = 8 << 20;
 
 /// How a tree is written.
 #[derive(Debug, Clone)]
@@ -175,8 +180,9 @@ pub(super) fn survey(
     wanted: Revision,
     options: &CheckoutOptions,
 ) -> Result<Worktree, Failure> {
-    let store = odb(repository)?;
-    Ok(plan(repository, &store, &commit(repository, wanted)?, Path::new(""), options)?.1)
+    let (store, shelf) = (odb(repository)?, Shelf::of(repository.path()));
+    let reader = Reader::new(&shelf, &store);
+    Ok(plan(repository, reader, &commit(repository, wanted)?, Path::new(""), options)?.1)
 }
 
 fn odb(repository: &Repository) -> Result<Odb<'_>, Failure> {
@@ -192,16 +198,18 @@ fn commit(repository: &Repository, wanted: Revision) -> Result<git2::Commit<'_>,
 
 fn plan(
     repository: &Repository,
-    store: &Odb<'_>,
+    reader: Reader<'_>,
     commit: &git2::Commit<'_>,
     target: &Path,
     options: &CheckoutOptions,
 ) -> Result<(Layout, Worktree), Failure> {
     let damaged = |error| Failure::git("reading the commit", repository.path(), error);
-    objects::read(store, commit.id()).map_err(damaged)?;
+    objects::read(reader.store, commit.id()).map_err(damaged)?;
     let mut planner = Planner {
         repository,
-        objects: store,
+        reader,
+        trees: HashMap::new(),
+        kept: 0,
         revision: revision(commit.id()),
         export_ignore: options.export_ignore,
         lfs: options.lfs.as_ref(),
@@ -223,9 +231,10 @@ pub(super) fn checkout(
     options: &CheckoutOptions,
 ) -> Result<Worktree, Failure> {
     let damaged = |error| Failure::git("reading the commit", repository.path(), error);
-    let store = odb(repository)?;
+    let (store, shelf) = (odb(repository)?, Shelf::of(repository.path()));
     let commit = commit(repository, wanted)?;
-    let (layout, mut worktree) = plan(repository, &store, &commit, target, options)?;
+    let reader = Reader::new(&shelf, &store);
+    let (layout, mut worktree) = plan(repository, reader, &commit, target, options)?;
     let substitutes = layout
         .files
         .iter()
@@ -238,6 +247,7 @@ pub(super) fn checkout(
     let temporary = temporary(target);
     let job = writer::Job {
         repository: repository.path(),
+        shelf: &shelf,
         revision: revision(commit.id()),
         layout: &layout,
         facts: facts.as_ref(),
@@ -245,9 +255,8 @@ pub(super) fn checkout(
         options,
     };
     let written = writer::write(&job, &store, &temporary).and_then(|written| {
-        fs_err::rename(&temporary, target)
-            .and_then(|()| fs_err::File::open(target.parent().unwrap_or(target))?.sync_all())
-            .map_err(|error| Failure::file("put in place", target, error))?;
+        let placed = fs_err::rename(&temporary, target);
+        placed.map_err(|error| Failure::file("put in place", target, error))?;
         Ok(written)
     });
     let written = match written {
@@ -361,9 +370,17 @@ fn named_worktrees(directory: &Path) -> std::io::Result<Vec<(PathBuf, String)>> 
     Ok(found)
 }
 
+fn damaged(repository: &Repository) -> impl Fn(git2::Error) -> Failure {
+    let path = repository.path();
+    move |error| Failure::git("reading the tree", path, error)
+}
+
 struct Planner<'a> {
     repository: &'a Repository,
-    objects: &'a Odb<'a>,
+    reader: Reader<'a>,
+    /// Directories that were read, and their bytes together.
+    trees: HashMap<Oid, Rc<[u8]>>,
+    kept: usize,
     revision: Revision,
     export_ignore: bool,
     lfs: Option<&'a Lfs>,
@@ -375,7 +392,7 @@ struct Planner<'a> {
     filters: BTreeMap<String, usize>,
 }
 
-impl<'a> Planner<'a> {
+impl Planner<'_> {
     /// Goes through the tree, a directory's own entries together. Not recursive: how deep it
     /// goes is the repository's choice.
     fn plan(&mut self, root: Oid) -> Result<(), Failure> {
@@ -385,7 +402,7 @@ impl<'a> Planner<'a> {
         while let Some((tree, directory)) = open.pop() {
             let content = self.tree(tree)?;
             let first_child = open.len();
-            for entry in Entries::of(&content) {
+            for entry in Entries::from(&*content) {
                 let entry = entry.ok_or_else(|| self.no_tree(tree))?;
                 if let Some(child) = self.entry(&entry, directory)? {
                     open.push(child);
@@ -397,25 +414,31 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn tree(&self, id: Oid) -> Result<OdbObject<'a>, Failure> {
+    fn tree(&mut self, id: Oid) -> Result<Rc<[u8]>, Failure> {
         if let Some(signal) = self.interrupt.signal() {
             return Err(Failure::Interrupted(signal));
         }
-        objects::read(self.objects, id).map_err(|error| self.damaged(error))
+        if let Some(known) = self.trees.get(&id) {
+            return Ok(Rc::clone(known));
+        }
+        let (damaged, store) = (damaged(self.repository), self.reader.store);
+        let read = match self.reader.read(id).map_err(&damaged)? {
+            Read::Large(_) => Read::whole(store, id).map_err(&damaged)?,
+            read => read,
+        };
+        let tree: Option<Rc<[u8]>> = read.of(ObjectType::Tree).map(Rc::from);
+        drop(read);
+        let tree = tree.ok_or_else(|| self.no_tree(id))?;
+        if self.kept + tree.len() <= MOST_KEPT {
+            self.kept += tree.len();
+            self.trees.insert(id, Rc::clone(&tree));
+        }
+        Ok(tree)
     }
 
     fn no_tree(&self, id: Oid) -> Failure {
         let path = self.repository.path().to_owned();
         Failure::Damaged { path, detail: format!("{id} is no directory that can be read") }
-    }
-
-    /// Bytes of an object, without reading them.
-    fn size(&self, id: Oid) -> Result<usize, Failure> {
-        Ok(self.objects.read_header(id).map_err(|error| self.damaged(error))?.0)
-    }
-
-    fn damaged(&self, error: git2::Error) -> Failure {
-        Failure::git("reading the tree", self.repository.path(), error)
     }
 
     fn unsafe_name(&self, path: &[u8], why: &'static str) -> Failure {
@@ -430,7 +453,7 @@ impl<'a> Planner<'a> {
         let (mut entries, mut attributes) = (0, 0);
         while let Some((tree, path)) = open.pop() {
             let content = self.tree(tree)?;
-            for entry in Entries::of(&content) {
+            for entry in Entries::from(&*content) {
                 let entry = entry.ok_or_else(|| self.no_tree(tree))?;
                 let here = join(&path, entry.name);
                 entries += 1;
@@ -443,13 +466,14 @@ impl<'a> Planner<'a> {
                 match entry.kind() {
                     objects::DIRECTORY => open.push((entry.id, here)),
                     objects::FILE if entry.name == b".gitattributes" => {
-                        attributes += self.size(entry.id)?;
-                        if attributes > MOST_ATTRIBUTES {
+                        let rest = MOST_ATTRIBUTES - attributes;
+                        let Some(text) = self.content(entry.id, rest)? else {
                             let what = "what `.gitattributes` say".to_owned();
                             let (revision, most) = (self.revision, MOST_ATTRIBUTES);
                             return Err(Failure::TooLarge { revision, what, most });
-                        }
-                        found.push((path.clone(), self.content(entry.id)?));
+                        };
+                        attributes += text.len();
+                        found.push((path.clone(), text));
                     }
                     _ => {}
                 }
@@ -524,25 +548,28 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn link_target(&self, id: Oid, path: &[u8]) -> Result<Vec<u8>, Failure> {
-        let size = self.size(id)?;
-        if size == 0 || size > LONGEST_LINK {
+    fn link_target(&mut self, id: Oid, path: &[u8]) -> Result<Vec<u8>, Failure> {
+        let target = self.content(id, LONGEST_LINK)?.filter(|target| !target.is_empty());
+        let Some(target) = target else {
             return Err(self.unsafe_name(path, "it is a link whose target is empty or too long"));
-        }
-        let target = self.content(id)?;
+        };
         if target.contains(&0) {
             return Err(self.unsafe_name(path, "it is a link whose target holds a NUL"));
         }
         Ok(target)
     }
 
-    fn content(&self, id: Oid) -> Result<Vec<u8>, Failure> {
-        let object = objects::read(self.objects, id).map_err(|error| self.damaged(error))?;
-        if object.kind() != ObjectType::Blob {
+    /// What is in a file, if that is no more than `most`.
+    fn content(&mut self, id: Oid, most: usize) -> Result<Option<Vec<u8>>, Failure> {
+        let read = self.reader.read(id).map_err(damaged(self.repository))?;
+        if matches!(read, Read::Large(_)) {
+            return Ok(None);
+        }
+        let Some(content) = read.of(ObjectType::Blob) else {
             let path = self.repository.path().to_owned();
             return Err(Failure::Damaged { path, detail: format!("{id} is not a file's content") });
-        }
-        Ok(object.data().to_vec())
+        };
+        Ok((content.len() <= most).then(|| content.to_vec()))
     }
 
     fn conversion(&mut self, path: &[u8]) -> Result<Option<Box<Conversion>>, Failure> {
@@ -570,10 +597,8 @@ impl<'a> Planner<'a> {
         let Some(wanted) = self.lfs else { return Ok(None) };
         let path = path_of(path);
         let meant = conversion.filter.as_deref() == Some("lfs") && path.starts_with(&wanted.below);
-        if !meant || self.size(id)? > lfs::LONGEST_POINTER {
-            return Ok(None);
-        }
-        let Some(object) = lfs::parse(&self.content(id)?) else { return Ok(None) };
+        let text = if meant { self.content(id, lfs::LONGEST_POINTER)? } else { None };
+        let Some(object) = text.and_then(|text| lfs::parse(&text)) else { return Ok(None) };
         self.worktree.lfs.push(LfsFile { path, object });
         Ok(wanted.content.then_some(object))
     }

@@ -6,6 +6,7 @@ use git2::{ObjectType, Oid, Repository};
 
 use super::Failure;
 use super::objects::{self, Entries};
+use super::reader::{Read, Reader, Shelf};
 use super::repository::{FETCHED, oid, revision};
 use crate::domain::{RepoUrl, Revision};
 
@@ -81,27 +82,31 @@ fn not_too_large(repository: &Repository, wanted: Revision) -> Result<(), Failur
 fn all_there(repository: &Repository, wanted: Revision, root: Oid) -> Result<(), Failure> {
     let damaged = |error| Failure::git("checking what came", repository.path(), error);
     let store = repository.odb().map_err(damaged)?;
+    let shelf = Shelf::of(repository.path());
+    let mut reader = Reader::new(&shelf, &store);
     let mut seen = HashSet::from([root]);
     let mut trees = vec![root];
     while let Some(tree) = trees.pop() {
-        let (size, _) = store.read_header(tree).map_err(damaged)?;
-        if size > MOST_TREE {
-            let what = "a directory".to_owned();
-            return Err(Failure::TooLarge { revision: wanted, what, most: MOST_TREE });
-        }
-        let content = objects::read(&store, tree).map_err(damaged)?;
-        for entry in Entries::of(&content) {
-            let broken = |detail| Failure::Damaged { path: repository.path().to_owned(), detail };
-            let Some(entry) = entry else {
-                return Err(broken(format!("object {tree} is no directory that can be read")));
-            };
+        let content = match reader.read(tree).map_err(damaged)? {
+            Read::Large(size) if size > MOST_TREE => {
+                let what = "a directory".to_owned();
+                return Err(Failure::TooLarge { revision: wanted, what, most: MOST_TREE });
+            }
+            Read::Large(_) => Read::whole(&store, tree).map_err(damaged)?,
+            read => read,
+        };
+        let broken = |detail| Failure::Damaged { path: repository.path().to_owned(), detail };
+        let none = || broken(format!("object {tree} is no directory that can be read"));
+        let content = content.of(ObjectType::Tree).ok_or_else(none)?;
+        for entry in Entries::from(content) {
+            let entry = entry.ok_or_else(none)?;
             let id = entry.id;
             match entry.kind() {
                 // The commit of a submodule is in another repository.
                 objects::SUBMODULE => {}
                 _ if !seen.insert(id) => {}
                 objects::DIRECTORY => trees.push(id),
-                _ if store.exists(id) => {}
+                _ if shelf.holds(id) || store.exists(id) => {}
                 _ => return Err(broken(format!("object {id} did not come"))),
             }
         }

@@ -6,7 +6,6 @@
 
 pub mod agent;
 mod attributes;
-mod blobs;
 pub mod checkout;
 mod complete;
 mod convert;
@@ -36,6 +35,7 @@ mod preview;
 pub mod private_key;
 mod protocol;
 pub mod proxy;
+mod reader;
 mod repository;
 mod retry;
 mod share;
@@ -353,7 +353,8 @@ impl Mirror {
     }
 
     /// Writes the tree of a held commit to `target`, which must not exist: complete or
-    /// absent.
+    /// absent for whoever looks while this system is up. Nothing is synced: no later run uses
+    /// what is written here, and what is deployed of it is synced before that is recorded.
     ///
     /// # Errors
     /// [`Failure::Damaged`] when an object is missing or broken (rebuild and fetch again),

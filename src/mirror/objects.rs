@@ -58,6 +58,12 @@ pub(super) const SUBMODULE: u32 = 0o16;
 /// The entries of a tree, from its content; `None` for what is no entry, which is the last.
 pub(super) struct Entries<'a>(&'a [u8]);
 
+impl<'a> From<&'a [u8]> for Entries<'a> {
+    fn from(tree: &'a [u8]) -> Self {
+        Self(tree)
+    }
+}
+
 impl<'a> Entries<'a> {
     /// Of an object; one that is no tree has no entry.
     pub(super) fn of(object: &'a OdbObject<'_>) -> Self {
