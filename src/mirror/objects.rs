@@ -64,13 +64,6 @@ impl<'a> From<&'a [u8]> for Entries<'a> {
     }
 }
 
-impl<'a> Entries<'a> {
-    /// Of an object; one that is no tree has no entry.
-    pub(super) fn of(object: &'a OdbObject<'_>) -> Self {
-        Self(if object.kind() == ObjectType::Tree { object.data() } else { b"?" })
-    }
-}
-
 impl<'a> Iterator for Entries<'a> {
     type Item = Option<Entry<'a>>;
 

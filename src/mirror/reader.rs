@@ -66,14 +66,18 @@ impl<'r> Read<'r> {
         objects::read(store, id).map(Self::Object)
     }
 
+    /// What it is, and its content, if it was read.
+    pub(super) fn content(&self) -> Option<(ObjectType, &[u8])> {
+        match self {
+            Self::Content(kind, content) => Some((*kind, content)),
+            Self::Object(object) => Some((object.kind(), object.data())),
+            Self::Large(_) => None,
+        }
+    }
+
     /// The content, if it is of this kind.
     pub(super) fn of(&self, wanted: ObjectType) -> Option<&[u8]> {
-        let (kind, content) = match self {
-            Self::Content(kind, content) => (*kind, *content),
-            Self::Object(object) => (object.kind(), object.data()),
-            Self::Large(_) => return None,
-        };
-        (kind == wanted).then_some(content)
+        self.content().filter(|(kind, _)| *kind == wanted).map(|(_, content)| content)
     }
 }
 

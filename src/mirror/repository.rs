@@ -157,6 +157,10 @@ fn make(path: &Path) -> Result<Repository, Failure> {
         .mkdir(false)
         .mode(git2::RepositoryInitMode::from_bits_retain(0o700));
     let repository = Repository::init_opts(path, &options).map_err(failed)?;
+    // For people who begin to work in it.
+    for name in ["description", "hooks/README.sample", "info/exclude"] {
+        let _ = fs_err::remove_file(path.join(name));
+    }
     let mut config = repository.config().map_err(failed)?;
     // What was deployed when is in the history's tags; a reflog would go on naming commits
     // that are gone.

@@ -2,20 +2,24 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use git2::{Odb, Oid, Repository};
 
 use super::needed::{self, Needed};
-use super::{LOOSE, PACKS, Tidied, Until, file};
+use super::{LOOSE, MOST_PACKS, PACKS, Tidied, Until, file};
 use crate::mirror::pack::{Head, Pack, Writer};
 use crate::mirror::{Failure, objects, repository};
 
 /// Where the new pack is written: below `objects`, so that it can be renamed.
 const WORKSHOP: &str = "tmp_housekeeping";
-/// A pack that is at least this large may stay as it is: to copy it would cost too much, and
-/// a second copy where several mirrors share it.
-const LARGE: u64 = 32 << 20;
+/// A pack that is at least this large stays as it is if it is much larger than what is smaller:
+/// so what a deployment brings is put together with what the last ones brought, not with all.
+const LARGE: u64 = 1 << 20;
+/// From this size on it stays where several mirrors share it, whatever the others are: to copy
+/// it would take up its room a second time.
+const LARGE_AND_SHARED: u64 = 32 << 20;
 /// An object is not made a difference to a difference to … more often than this: each costs
 /// when it is read.
 const LONGEST_CHAIN: u32 = 40;
@@ -33,39 +37,69 @@ pub(super) struct Loose {
     bytes: u64,
 }
 
+/// Whether so much has come together that it is worth the effort: looked at from outside.
+pub(super) fn is_much(repository: &Repository) -> Result<bool, Failure> {
+    let mut packs = Vec::new();
+    for index in indexes(repository)? {
+        let pack = index.with_extension("pack");
+        let about = fs_err::metadata(&pack).map_err(file("look at", &pack))?;
+        packs.push((about.len(), about.nlink()));
+    }
+    packs.sort_unstable_by(|a, b| b.cmp(a));
+    let mut rest: u64 = packs.iter().map(|(size, _)| size).sum();
+    let go = packs.iter().filter(|(size, links)| {
+        rest -= size;
+        !stays(*size, *links, rest)
+    });
+    Ok(go.count() > PACKS || packs.len() > MOST_PACKS || loose(repository).len() > LOOSE)
+}
+
+/// Whether a pack of this size stays as it is; `rest` is the size of all that are smaller.
+fn stays(size: u64, links: u64, rest: u64) -> bool {
+    size >= LARGE && size >= 2 * rest || size >= LARGE_AND_SHARED && links > 1
+}
+
+/// The indexes of all packs.
+fn indexes(repository: &Repository) -> Result<Vec<PathBuf>, Failure> {
+    let directory = repository.path().join("objects/pack");
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(&directory).map_err(file("read", &directory))? {
+        let path = entry.map_err(file("read", &directory))?.path();
+        // An index without pack is what a run left that was killed.
+        if path.extension().is_some_and(|kind| kind == "idx")
+            && path.with_extension("pack").exists()
+        {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+fn loose(repository: &Repository) -> Vec<Loose> {
+    let mut found = Vec::new();
+    let objects = repository.path().join("objects");
+    for entry in walkdir::WalkDir::new(&objects).min_depth(2).max_depth(2) {
+        let Ok(entry) = entry else { continue };
+        let parent = entry.path().parent().and_then(Path::file_name);
+        let parts = (parent.and_then(|name| name.to_str()), entry.file_name().to_str());
+        let (Some(start), Some(rest)) = parts else { continue };
+        if start.len() == 2 && Oid::from_str(&(start.to_owned() + rest)).is_ok() {
+            let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
+            found.push(Loose { path: entry.into_path(), bytes });
+        }
+    }
+    found
+}
+
 impl Place {
     /// Looks at what is there.
     pub(super) fn open(repository: &Repository) -> Result<Self, Failure> {
-        let objects = repository.path().join("objects");
-        let mut place = Self { packs: Vec::new(), loose: Vec::new() };
-        let directory = objects.join("pack");
-        for entry in fs_err::read_dir(&directory).map_err(file("read", &directory))? {
-            let path = entry.map_err(file("read", &directory))?.path();
-            // An index without pack is what a run left that was killed.
-            if path.extension().is_some_and(|kind| kind == "idx")
-                && path.with_extension("pack").exists()
-            {
-                place.packs.push(Pack::open(&path).map_err(unreadable(repository, &path))?);
-            }
+        let mut packs = Vec::new();
+        for index in indexes(repository)? {
+            packs.push(Pack::open(&index).map_err(unreadable(repository, &index))?);
         }
-        place.packs.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
-        for entry in walkdir::WalkDir::new(&objects).min_depth(2).max_depth(2) {
-            let Ok(entry) = entry else { continue };
-            let parent = entry.path().parent().and_then(Path::file_name);
-            let parts = (parent.and_then(|name| name.to_str()), entry.file_name().to_str());
-            let (Some(start), Some(rest)) = parts else { continue };
-            if start.len() == 2 && Oid::from_str(&(start.to_owned() + rest)).is_ok() {
-                let bytes = entry.metadata().map_or(0, |metadata| metadata.len());
-                place.loose.push(Loose { path: entry.into_path(), bytes });
-            }
-        }
-        Ok(place)
-    }
-
-    /// Whether so much has come together that it is worth the effort.
-    pub(super) fn is_much(&self) -> bool {
-        let small = self.packs.iter().filter(|pack| pack.size < LARGE).count();
-        small > PACKS || self.packs.len() > 3 * PACKS || self.loose.len() > LOOSE
+        packs.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
+        Ok(Self { packs, loose: loose(repository) })
     }
 
     /// Of everything.
@@ -141,15 +175,14 @@ pub(super) fn consolidate(
     Ok(())
 }
 
-/// Which packs stay as they are, and which are put together: those that are large, of use,
-/// and shared with other mirrors or much larger than the rest.
+/// Which packs stay as they are, because they are large and of use, and which are put together.
 fn divide(packs: Vec<Pack>, needed: &Needed) -> (Vec<Pack>, Vec<Pack>) {
     let (mut stay, mut go) = (Vec::new(), Vec::new());
     let mut rest: u64 = packs.iter().map(|pack| pack.size).sum();
     for pack in packs {
         rest -= pack.size;
         let kept_by_hand = pack.path.with_extension("keep").exists();
-        let large = pack.size >= LARGE && (pack.links > 1 || pack.size >= 2 * rest);
+        let large = stays(pack.size, pack.links, rest);
         let used = || {
             let used = pack.in_order().filter(|at| needed.objects.contains(&pack.id(*at)));
             used.map(|at| pack.length(at)).sum::<u64>() * 2 >= pack.size

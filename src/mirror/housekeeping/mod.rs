@@ -30,10 +30,12 @@ use crate::process::Interrupt;
 pub(super) use consolidate::sweep;
 pub(super) use refs::at_hand;
 
-/// More packs than this are put together.
-const PACKS: usize = 8;
+/// More packs than this, beside those that stay as they are, are put together.
+const PACKS: usize = 2;
+/// More packs than this are looked at, whether they all still are of use.
+const MOST_PACKS: usize = 24;
 /// More loose objects, or loose refs of the history, than this are put together.
-const LOOSE: usize = 16;
+const LOOSE: usize = 2;
 
 /// When and how long to keep house.
 #[derive(Debug, Clone)]
@@ -188,13 +190,13 @@ impl Mirror {
     }
 
     fn tidy_own(&self, effort: &Effort) -> Result<Option<Tidied>, Failure> {
-        let place = consolidate::Place::open(&self.repository)?;
         let history = refs::loose_history(&self.path);
         let lfs_before = lfs::bytes(&self.path);
         let mut lfs_after = self.sweep_lfs(refs::KEEP[0], &effort.wanted)?;
-        if !(place.is_much() || history > LOOSE || effort.always) {
+        if !(effort.always || history > LOOSE || consolidate::is_much(&self.repository)?) {
             return Ok(None);
         }
+        let place = consolidate::Place::open(&self.repository)?;
         let until = Until { end: Instant::now() + effort.within, interrupt: &effort.interrupt };
         let (packs, bytes) = (place.packs.len(), place.bytes());
         let mut tidied =

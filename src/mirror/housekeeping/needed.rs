@@ -8,6 +8,7 @@ use super::Until;
 use crate::domain::Revision;
 use crate::mirror::Failure;
 use crate::mirror::objects::{self, Entries};
+use crate::mirror::reader::{Read, Reader, Shelf};
 use crate::mirror::repository::{self, oid, revision};
 
 /// What is needed.
@@ -25,6 +26,8 @@ pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<
     let git = |error| Failure::git("looking for what is needed", repository.path(), error);
     let shallow: HashSet<Oid> = repository::shallow(repository)?.into_iter().map(oid).collect();
     let store = repository.odb().map_err(git)?;
+    let shelf = Shelf::of(repository.path());
+    let mut reader = Reader::new(&shelf, &store);
     let mut found = Needed { objects: HashSet::new(), boundary: BTreeSet::new() };
     let mut open = Vec::new();
     for reference in repository.references().map_err(git)? {
@@ -41,12 +44,16 @@ pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<
         if !found.objects.insert(id) {
             continue;
         }
-        let object = objects::read(&store, id).map_err(git)?;
-        match object.kind() {
+        let object = match reader.read(id).map_err(git)? {
+            Read::Large(_) => Read::whole(&store, id).map_err(git)?,
+            read => read,
+        };
+        let Some((kind, content)) = object.content() else { continue };
+        match kind {
             ObjectType::Tree => {
                 // Files are many, and need nothing.
                 let broken = || damaged(repository, id);
-                for entry in Entries::of(&object) {
+                for entry in Entries::from(content) {
                     let entry = entry.ok_or_else(broken)?;
                     match entry.kind() {
                         objects::DIRECTORY => open.push(entry.id),
@@ -57,7 +64,7 @@ pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<
                 }
             }
             ObjectType::Commit => {
-                let lines = lines(object.data());
+                let lines = lines(content);
                 let ids = |key: &str| -> Vec<Oid> {
                     let of = |line: &&str| Oid::from_str(line.strip_prefix(key)?).ok();
                     lines.iter().filter_map(of).collect()
@@ -70,7 +77,7 @@ pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<
                 }
             }
             ObjectType::Tag => {
-                let target = lines(object.data())
+                let target = lines(content)
                     .first()
                     .and_then(|line| Oid::from_str(line.strip_prefix("object ")?).ok());
                 open.extend(target.filter(|target| store.exists(*target)));
@@ -78,12 +85,17 @@ pub(super) fn find(repository: &Repository, until: &Until<'_>) -> Result<Option<
             ObjectType::Blob | ObjectType::Any => {}
         }
     }
-    missing(repository, &store, &found)?;
+    missing(repository, &shelf, &store, &found)?;
     Ok(Some(found))
 }
 
-fn missing(repository: &Repository, objects: &Odb<'_>, found: &Needed) -> Result<(), Failure> {
-    match found.objects.iter().find(|id| !objects.exists(**id)) {
+fn missing(
+    repository: &Repository,
+    shelf: &Shelf,
+    store: &Odb<'_>,
+    found: &Needed,
+) -> Result<(), Failure> {
+    match found.objects.iter().find(|id| !shelf.holds(**id) && !store.exists(**id)) {
         Some(id) => Err(damaged(repository, *id)),
         None => Ok(()),
     }
