@@ -74,8 +74,11 @@ def many_deployments(bed, results, work, repository, base, count):
     sizes = {}
     for way in ways:
         mirror = way.directory / ("cache/mirrors" if way.name == OURS else "m")
-        files = [path for path in mirror.rglob("*") if path.is_file()]
-        sizes[way.name] = {"files": len(files), "bytes": sum(path.stat().st_size for path in files)}
+        parts = [(path.is_file(), path.stat().st_blocks * 512) for path in mirror.rglob("*")]
+        sizes[way.name] = {
+            "files": sum(is_file for is_file, _ in parts),
+            "bytes": sum(on_disk for _, on_disk in parts),
+        }
         runs = results.rows[f"{count} deployments"]["each"][way.name]
         mean = lambda part: statistics.mean(run["cpu"] for run in part)  # noqa: E731
         sizes[way.name]["late / early"] = mean(runs[-5:]) / mean(runs[1:6])
