@@ -22,7 +22,7 @@ const PACKED: &str = "packed-refs";
 pub(super) struct Keep {
     /// Runs whose record, and whose commit, stays.
     runs: usize,
-    /// Runs whose commit needs no fetch to be deployed again.
+    /// How many commits, those of the last runs, need no fetch to be deployed again.
     runs_at_hand: usize,
     /// Commits that are at hand because they came last: perhaps for a run that is still to
     /// come.
@@ -91,7 +91,15 @@ pub(super) fn expired(
     }
     runs.sort_unstable_by(|a, b| b.cmp(a));
     let mut at_hand = records.clone();
-    at_hand.extend(runs.iter().take(keep.runs_at_hand).filter_map(|run| commit(run)));
+    // Commits, not runs: who goes back step by step, run by run, does not lose the next step.
+    let mut last_runs = HashSet::new();
+    for run in &runs {
+        if last_runs.len() == keep.runs_at_hand {
+            break;
+        }
+        last_runs.extend(commit(run));
+    }
+    at_hand.extend(last_runs);
     at_hand.extend(targets(repository, PINNED).map_err(git)?);
     let mut last = share::fetched(repository.path());
     last.sort_unstable_by(|a, b| b.cmp(a));
@@ -130,8 +138,10 @@ pub(super) fn expire(
         repository.find_reference(name).and_then(|mut found| found.delete()).map_err(git)?;
     }
     // Before what they needed goes.
-    for directory in [FETCHED, HISTORY] {
-        sync(&repository.path().join(directory))?;
+    if !expired.is_empty() {
+        for directory in [FETCHED, HISTORY] {
+            sync(&repository.path().join(directory))?;
+        }
     }
     Ok(expired.len())
 }
@@ -184,7 +194,8 @@ pub(super) fn pack_history(repository: &Repository) -> Result<(), Failure> {
     for (_, _, loose) in &loose {
         fs_err::remove_file(loose).map_err(file("remove", loose))?;
     }
-    sync(&directory)
+    // Not synced: one that came back would say the same.
+    Ok(())
 }
 
 fn sync(directory: &Path) -> Result<(), Failure> {
