@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -49,6 +49,22 @@ fn replace_with(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs_err::remove_file(&unfinished);
     }
     written
+}
+
+/// Reads a file of ours. What is none does not keep anybody waiting: a pipe would, for ever.
+///
+/// # Errors
+/// It is not there, cannot be read, or is no regular file.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file =
+        fs_err::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        let text = format!("`{}` is no regular file", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Removes a file, durably. One that is not there is removed already.

@@ -38,10 +38,9 @@ impl LastState {
     /// # Errors
     /// A file that exists and cannot be read.
     pub fn load(path: &Path) -> Result<(Self, Option<String>), Error> {
-        let text = match fs_err::read_to_string(path) {
-            Ok(text) => text,
+        let text = match files::read(path) {
+            Ok(text) => String::from_utf8(text).unwrap_or_else(|_| "\0".to_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => "\0".to_owned(),
             Err(error) => return Err(error.into()),
         };
         // 0.3.1 leaves an empty file behind when it is killed while writing.

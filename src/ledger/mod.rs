@@ -103,10 +103,16 @@ impl Error {
                     Some("run as root, or give --cache-dir, --state-dir and --log".to_owned())
                 }
                 io::ErrorKind::StorageFull => Some("make room, then run again".to_owned()),
-                io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
+                io::ErrorKind::ReadOnlyFilesystem => Some(
+                    "make the file system writable, after a look at why it is not (`dmesg`), then run again"
+                        .to_owned(),
+                ),
+                io::ErrorKind::InvalidInput
+                | io::ErrorKind::NotSeekable
+                | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
                     Some("remove what is in its place, then run again".to_owned())
                 }
-                _ => None,
+                _ => Some("look at the disk and the system's log (`dmesg`), then run again".to_owned()),
             },
             Self::Ref { repository, .. } => Some(format!(
                 "make room if the disk is full; if `{}` is damaged it may be deleted: what is recorded in last_state.yaml stays",

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::domain::Revision;
+use crate::files;
 use crate::mirror::packed_refs;
 use crate::plan::Recorded;
 
@@ -68,7 +69,7 @@ fn parse(text: &[u8]) -> Option<Revision> {
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs_err::read(path) {
+    match files::read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
@@ -76,7 +77,7 @@ fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
             Ok(None)
         }
         // There, and no record: damage.
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(Some(vec![0])),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(Some(vec![0])),
         Err(error) => Err(error),
     }
 }

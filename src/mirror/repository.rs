@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fs_err::os::unix::fs::OpenOptionsExt;
@@ -67,7 +67,7 @@ fn is_empty(path: &Path) -> bool {
 /// Whether the small files and the directories of a mirror are what they should be. libgit2
 /// finds some of what is wrong with them only when it is too late to make the mirror anew.
 fn is_sound(path: &Path) -> bool {
-    let text = |name: &str| fs_err::read(path.join(name));
+    let text = |name: &str| files::read(&path.join(name));
     let none_or = |name: &str, right: &dyn Fn(&[u8]) -> bool| match text(name) {
         Ok(text) => right(&text),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -128,6 +128,8 @@ fn lock(path: &Path) -> Result<Lock, Failure> {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // A pipe in its place would keep us waiting.
+            .custom_flags(nix::libc::O_NONBLOCK)
             .open(&file_path)
             .map_err(failed)?;
         let lock = match Flock::lock(file.into_parts().0, FlockArg::LockExclusiveNonblock) {
@@ -305,9 +307,28 @@ fn sibling(path: &Path, what: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Gives the directories of a tree back to their owner, as far as that is us.
+fn open_up(path: &Path) {
+    // Each is opened up before what is in it is looked for.
+    let mut open = vec![path.to_owned()];
+    while let Some(directory) = open.pop() {
+        // What does not work is said when it cannot be removed.
+        let _ = fs_err::set_permissions(&directory, std::fs::Permissions::from_mode(0o700));
+        let entries = fs_err::read_dir(&directory).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        open.extend(below.map(|entry| entry.path()));
+    }
+}
+
 pub(super) fn remove_tree(path: &Path) -> Result<(), Failure> {
     let removed = match path.symlink_metadata() {
-        Ok(about) if about.is_dir() => fs_err::remove_dir_all(path),
+        Ok(about) if about.is_dir() => match fs_err::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                open_up(path);
+                fs_err::remove_dir_all(path)
+            }
+            removed => removed,
+        },
         Ok(_) => fs_err::remove_file(path),
         Err(error) => Err(error),
     };
@@ -358,7 +379,7 @@ fn ledger_refs(path: &Path) -> BTreeMap<String, Oid> {
         }) && git2::Reference::is_valid_name(name)
     };
     let mut refs = BTreeMap::new();
-    let text = fs_err::read(path.join("packed-refs")).unwrap_or_default();
+    let text = files::read(&path.join("packed-refs")).unwrap_or_default();
     // What can be read of it, if it is damaged.
     let lines =
         text.split(|byte| *byte == b'\n').filter_map(|line| packed::line(line).ok().flatten());

@@ -27,6 +27,20 @@ const DAMAGES: &[Damage] = &[
     ("deployed is empty", |_, m| put(m, "refs/multideployer/deployed", ""), End::Mended),
     ("deployed is garbage", |_, m| put(m, "refs/multideployer/deployed", "\0\0\0\0"), End::Mended),
     ("deployed is a directory", |_, m| directory(m, "refs/multideployer/deployed"), End::Mended),
+    ("deployed is a pipe", |_, m| pipe(m, "refs/multideployer/deployed"), End::Mended),
+    ("HEAD is a pipe", |_, m| pipe(m, "HEAD"), End::Mended),
+    ("packed-refs is a pipe", |_, m| pipe(m, "packed-refs"), End::Mended),
+    (
+        "the mirror's lock is a pipe",
+        |_, m| pipe(m, "multideployer.lock"),
+        End::Told(11, "multideployer.lock"),
+    ),
+    ("the lock is a pipe", |h, _| pipe(&h.path("state"), "lock"), End::Told(11, "state/lock")),
+    (
+        "last_state.yaml is a pipe",
+        |h, _| pipe(&h.path("state"), "last_state.yaml"),
+        End::Told(11, "last_state.yaml"),
+    ),
     ("attempted is empty", |_, m| put(m, "refs/multideployer/attempted", ""), End::Mended),
     (
         "a fetched ref is empty",
@@ -170,6 +184,11 @@ fn file(at: &Path, name: &str) {
 fn directory(at: &Path, name: &str) {
     gone(at, name);
     fs::create_dir(at.join(name).components().collect::<PathBuf>()).expect("a directory");
+}
+
+fn pipe(at: &Path, name: &str) {
+    gone(at, name);
+    nix::unistd::mkfifo(&at.join(name), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
 }
 
 fn link(at: &Path, name: &str, to: &str) {

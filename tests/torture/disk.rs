@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::Trials;
@@ -12,7 +13,7 @@ use crate::shim::{self, Act};
 use crate::support::host::Ran;
 
 /// The host is untouched, or what was touched is said; the records claim no more than that.
-fn assert_told(estate: &Estate, new: &[String; 3], ran: &Ran) {
+fn assert_told(estate: &Estate, new: &[String; 3], ran: &Ran, words: &[&str]) {
     look::assert_no_false_claim(&estate.host, new);
     let code = ran.status.code();
     assert!(code.is_some_and(|code| [0, 3, 4, 11].contains(&code)), "{ran:?}");
@@ -20,10 +21,7 @@ fn assert_told(estate: &Estate, new: &[String; 3], ran: &Ran) {
         return;
     }
     let said = format!("{}{}", ran.stdout, ran.stderr).to_lowercase();
-    assert!(
-        ["space", "room"].iter().any(|word| said.contains(word)),
-        "it does not say why: {ran:?}"
-    );
+    assert!(words.iter().any(|word| said.contains(word)), "it does not say why: {ran:?}");
     let log = estate.host.read("hooks/log");
     for (app, commit) in APPS.iter().zip(new) {
         if log.lines().any(|line| line.starts_with(app) && line.ends_with(commit.as_str())) {
@@ -33,12 +31,20 @@ fn assert_told(estate: &Estate, new: &[String; 3], ran: &Ran) {
     }
 }
 
-/// A disk that is full from one call of the run on.
+/// How a full disk is spoken of.
+const FULL: &[&str] = &["space", "room"];
+
+/// A disk that is full, read-only or broken from one call of the run on.
 pub(crate) fn at_any_call(trials: &Trials) {
     while let Some(number) = trials.next() {
         // About as many calls as a run makes.
         let at = 1 + (number * 37 % trials.count) * 900 / trials.count;
-        trials.make(&format!("trial {number}: full from call {at} on"), || {
+        let (errno, words) = [
+            (Errno::ENOSPC, FULL),
+            (Errno::EROFS, &["read-only file system"]),
+            (Errno::EIO, &["input/output error", "i/o error"]),
+        ][number % 3];
+        trials.make(&format!("trial {number}: {errno} from call {at} on"), || {
             let estate = look::estate(number);
             let mut older = look::release(&estate, "v1");
             if number % 2 == 0 {
@@ -51,9 +57,9 @@ pub(crate) fn at_any_call(trials: &Trials) {
             estate.want(&new);
             let note = estate.host.path("hooks/note");
             let mut command = estate.host.command(&["deploy"]);
-            shim::arm(&mut command, shim::RUN, Act::NoRoom, at, &note);
+            shim::arm(&mut command, shim::RUN, Act::Fail(errno), at, &note);
             let ran = estate.host.start_command(command).wait();
-            assert_told(&estate, &new, &ran);
+            assert_told(&estate, &new, &ran, words);
             if number % 4 == 2 {
                 estate.deploy(&older).ok();
                 look::assert_converged(&estate, &older, "v1");
@@ -90,7 +96,7 @@ impl Drop for Small {
 }
 
 /// Mounts from here on are seen by nobody else, and are gone with this program.
-fn alone() {
+pub(crate) fn alone() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS | nix::sched::CloneFlags::CLONE_FS)
         .expect("root");
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -127,7 +133,7 @@ pub(crate) fn of_any_size(trials: &Trials) {
                 small.limit(&format!("size={}", used + used * share / 8));
             }
             let ran = estate.deploy(&second);
-            assert_told(&estate, &second, &ran);
+            assert_told(&estate, &second, &ran, FULL);
             small.limit("size=64m,nr_inodes=20000");
             estate.deploy(&second).ok();
             look::assert_converged(&estate, &second, "v2");

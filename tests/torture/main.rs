@@ -22,6 +22,7 @@ mod disk;
 mod kill;
 mod look;
 mod pair;
+mod places;
 mod shim;
 mod signal;
 
@@ -43,7 +44,7 @@ struct Promise {
     run: fn(&Trials),
 }
 
-const PROMISES: [Promise; 7] = [
+const PROMISES: [Promise; 8] = [
     Promise {
         name: "killed_anywhere_the_next_run_converges",
         trials: [12, 360],
@@ -63,8 +64,8 @@ const PROMISES: [Promise; 7] = [
         run: signal::anywhere,
     },
     Promise {
-        name: "a_disk_that_is_full_at_any_point_costs_nothing_but_the_run",
-        trials: [4, 120],
+        name: "a_disk_that_is_full_or_fails_at_any_point_costs_nothing_but_the_run",
+        trials: [6, 180],
         root: false,
         run: disk::at_any_call,
     },
@@ -79,6 +80,12 @@ const PROMISES: [Promise; 7] = [
         trials: [damage::KINDS / 2, 2 * damage::KINDS],
         root: false,
         run: damages,
+    },
+    Promise {
+        name: "a_place_that_cannot_be_used_costs_nothing_but_the_run",
+        trials: [8, places::KINDS],
+        root: true,
+        run: places::unusable,
     },
     Promise {
         name: "of_two_runs_at_once_one_works_at_a_time",

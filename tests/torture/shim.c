@@ -4,7 +4,8 @@
  *   TORTURE_ONLY    first argument of the processes that are counted (`deploy`)
  *   TORTURE_AT      at which call, from 1; 0 for none
  *   TORTURE_SIGNAL  the signal that the process then sends to itself; or
- *   TORTURE_ERRNO   what that call and every later one that needs room on a disk fails with
+ *   TORTURE_ERRNO   what that call and every later one that needs room on a disk fails with; if
+ *                   it is not ENOSPC, also those that change something there without any
  *   TORTURE_NOTE    file: the number of calls at its end, or the time of the signal
  */
 #define _GNU_SOURCE
@@ -68,13 +69,16 @@ __attribute__((destructor)) static void end(void) {
         note("calls", calls);
 }
 
+/* Changes something on a disk, without new room. */
+#define CHANGES 2
+
 /* Whether the call is to fail. */
 static int point(int needs_room) {
     if (!active || getpid() != self)
         return 0;
     long n = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
     if (failure)
-        return at && n >= at && needs_room;
+        return at && n >= at && (needs_room == 1 || (needs_room == CHANGES && failure != ENOSPC));
     if (n == at && number) {
         struct timespec now;
         clock_gettime(CLOCK_BOOTTIME, &now);
@@ -93,7 +97,7 @@ static int is_file(int fd) {
 #define FAIL_IF(condition) do { if (condition) { errno = failure; return -1; } } while (0)
 
 ssize_t write(int fd, const void *from, size_t length) {
-    FAIL_IF(point(failure && is_file(fd)));
+    FAIL_IF(point(failure && is_file(fd) ? 1 : 0));
     return NEXT(write)(fd, from, length);
 }
 ssize_t pwrite64(int fd, const void *from, size_t length, off64_t where) {
@@ -115,7 +119,7 @@ ssize_t send(int fd, const void *from, size_t length, int flags) {
             va_end(rest);                                                             \
         }                                                                             \
         if (flags & (O_CREAT | O_TRUNC))                                              \
-            FAIL_IF(point(flags & O_CREAT && access(path, F_OK) != 0));               \
+            FAIL_IF(point(flags & O_CREAT && access(path, F_OK) != 0 ? 1 : CHANGES));               \
         return NEXT(name)(__VA_ARGS__ path, flags, mode);                             \
     }
 #define DIRECTORY int directory,
@@ -142,15 +146,15 @@ CALL(1, symlink, (const char *a, const char *b), a, b)
 CALL(1, symlinkat, (const char *a, int d, const char *b), a, d, b)
 CALL(1, mkdir, (const char *a, mode_t m), a, m)
 CALL(1, mkdirat, (int d, const char *a, mode_t m), d, a, m)
-CALL(0, unlink, (const char *a), a)
-CALL(0, unlinkat, (int d, const char *a, int f), d, a, f)
-CALL(0, rmdir, (const char *a), a)
-CALL(0, ftruncate64, (int fd, off64_t n), fd, n)
-CALL(0, ftruncate, (int fd, off_t n), fd, n)
-CALL(0, fsync, (int fd), fd)
-CALL(0, fdatasync, (int fd), fd)
-CALL(0, syncfs, (int fd), fd)
-CALL(0, fchmod, (int fd, mode_t m), fd, m)
+CALL(CHANGES, unlink, (const char *a), a)
+CALL(CHANGES, unlinkat, (int d, const char *a, int f), d, a, f)
+CALL(CHANGES, rmdir, (const char *a), a)
+CALL(CHANGES, ftruncate64, (int fd, off64_t n), fd, n)
+CALL(CHANGES, ftruncate, (int fd, off_t n), fd, n)
+CALL(CHANGES, fsync, (int fd), fd)
+CALL(CHANGES, fdatasync, (int fd), fd)
+CALL(CHANGES, syncfs, (int fd), fd)
+CALL(CHANGES, fchmod, (int fd, mode_t m), fd, m)
 CALL(0, flock, (int fd, int how), fd, how)
 CALL(0, connect, (int fd, const struct sockaddr *to, unsigned n), fd, to, n)
 CALL(0, posix_spawn,

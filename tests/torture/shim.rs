@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 pub(crate) enum Act {
     /// The process sends itself a signal.
     Signal(nix::sys::signal::Signal),
-    /// From there on no disk has room.
-    NoRoom,
+    /// From there on what writes to a disk fails with this.
+    Fail(nix::errno::Errno),
     /// Nothing: the calls are counted.
     Count,
 }
@@ -48,8 +48,8 @@ pub(crate) fn arm(command: &mut Command, only: &str, act: Act, at: usize, note: 
         Act::Signal(signal) => {
             command.env("TORTURE_SIGNAL", (signal as i32).to_string());
         }
-        Act::NoRoom => {
-            command.env("TORTURE_ERRNO", nix::libc::ENOSPC.to_string());
+        Act::Fail(errno) => {
+            command.env("TORTURE_ERRNO", (errno as i32).to_string());
         }
         Act::Count => {}
     }

@@ -55,6 +55,8 @@ pub(super) struct Removal {
     steps: Vec<Step>,
     gone: Gone,
     warnings: Vec<String>,
+    /// What may be there, and cannot be looked at.
+    unseen: Option<(PathBuf, io::Error)>,
 }
 
 /// The lines that count: trimmed, complete ones.
@@ -77,7 +79,20 @@ pub(super) fn foresee(list: &Path) -> Result<Removal, Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Removal::default()),
         Err(source) => return Err(Error::List { path: list.to_owned(), source }),
     };
-    Ok(foresee_lines(&text))
+    let mut removal = foresee_lines(&text);
+    match removal.unseen.take() {
+        // Gone on without it, the list would be gone, and nobody would know whose it is.
+        Some((path, source)) => Err(Error::Remove { path, source }),
+        None => Ok(removal),
+    }
+}
+
+/// Whether something may be there all the same: it is forbidden to look, or the disk or the
+/// network is in trouble.
+fn may_be_there(error: &io::Error) -> bool {
+    use nix::libc::{EIO, ENOTCONN, ESTALE, ETIMEDOUT};
+    error.kind() == io::ErrorKind::PermissionDenied
+        || matches!(error.raw_os_error(), Some(EIO | ENOTCONN | ESTALE | ETIMEDOUT))
 }
 
 pub(super) fn foresee_lines(text: &[u8]) -> Removal {
@@ -106,7 +121,15 @@ pub(super) fn foresee_lines(text: &[u8]) -> Removal {
         if !left_alone.is_empty() && behind_a_link() {
             continue;
         }
-        let Ok(now) = std::fs::symlink_metadata(path) else { continue };
+        let now = match std::fs::symlink_metadata(path) {
+            Ok(now) => now,
+            Err(error) => {
+                if may_be_there(&error) && removal.unseen.is_none() {
+                    removal.unseen = Some((path.to_owned(), error));
+                }
+                continue;
+            }
+        };
         if now.is_symlink() && parents.contains(path) {
             removal.warnings.push(format!(
                 "`{}` was a directory of the last deployment and is a link now; it is left alone, and so is what it leads to",
@@ -220,6 +243,14 @@ impl Removal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_taken_for_gone() {
+        use nix::libc::{EACCES, EIO, ENOENT, ENOTDIR, ESTALE};
+        let error = |errno: i32| io::Error::from_raw_os_error(errno);
+        assert!([EACCES, EIO, ESTALE].into_iter().all(|errno| may_be_there(&error(errno))));
+        assert!(![ENOENT, ENOTDIR].into_iter().any(|errno| may_be_there(&error(errno))));
+    }
 
     #[test]
     fn only_complete_lines_count_and_they_are_trimmed() {

@@ -30,6 +30,9 @@ pub enum Conflict {
     /// OVERWRITE would write to a device, a pipe or a socket.
     #[error("`{}` is neither a file nor a directory and is not overwritten", .0.display())]
     SpecialThere(PathBuf),
+    /// What an ordinary user put there would have root write elsewhere.
+    #[error("`{}` is a link that an ordinary user made, and is not written through; remove it", .0.display())]
+    ForeignLink(PathBuf),
     /// A link of the bundle would have to replace something.
     #[error("`{}` exists already, and a link of the bundle cannot overwrite it; remove it", .0.display())]
     LinkOverExisting(PathBuf),
@@ -180,6 +183,7 @@ impl Conflict {
             | Self::UnknownBehavior { .. }
             | Self::DirectoryThere(_)
             | Self::SpecialThere(_)
+            | Self::ForeignLink(_)
             | Self::Unreadable { .. }
             | Self::SpecialSource { .. }
             | Self::LinkLoop(_)

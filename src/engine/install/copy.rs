@@ -1,6 +1,6 @@
 //! Copying one file with mode, owner and times.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -8,13 +8,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, copy_file_range, openat, renameat};
-use nix::sys::stat::{Mode, fchmod, futimens};
+use nix::fcntl::{OFlag, copy_file_range, openat, readlinkat, renameat};
+use nix::sys::stat::{Mode, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::Error;
 use super::execute::{discard, failed, ids, opened};
+use super::look::is_foreign;
 use super::permissions::Rights;
 
 /// Up to this size, in bytes, reading and writing costs less than asking the kernel to
@@ -68,7 +69,8 @@ pub(super) fn new(
     done
 }
 
-/// Replaces the content of what is there, or of what a link there leads to.
+/// Replaces the content of what is there, or of what a link there leads to, unless an ordinary
+/// user made that.
 pub(super) fn in_place(
     source: &Path,
     path: &Path,
@@ -78,11 +80,27 @@ pub(super) fn in_place(
 ) -> Result<(), Error> {
     let (from, found) = open_source(source)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-    let to = openat(directory, name, flags, Mode::from_bits_truncate(0o666))
-        .map_err(|e| opened("overwrite", path, e.into()))?;
+    let mode = Mode::from_bits_truncate(0o666);
+    let to = match openat(directory, name, flags | OFlag::O_NOFOLLOW, mode) {
+        // It may be another one than that which was planned with.
+        Err(Errno::ELOOP) => followed(directory, name)
+            .and_then(|target| openat(directory, target.as_os_str(), flags, mode)),
+        opened => opened,
+    };
+    let to = to.map_err(|e| opened("overwrite", path, e.into()))?;
     let mut to = File::from(to);
     pour(from, &mut to, found.len(), buffer).map_err(|e| opened("write", path, e))?;
     attributes(&to, path, &found, None)
+}
+
+/// Where a link leads, if it is ours or root's.
+fn followed(directory: &OwnedFd, name: &OsStr) -> Result<OsString, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let link = openat(directory, name, flags, Mode::empty())?;
+    if is_foreign(fstat(&link)?.st_uid) {
+        return Err(Errno::ELOOP);
+    }
+    readlinkat(&link, "")
 }
 
 /// Copies all of the content.

@@ -37,9 +37,17 @@ pub(super) struct Listing {
 pub(super) enum There {
     Nothing,
     DanglingLink,
+    /// A link that an ordinary user made, wherever it leads: what is written through it is
+    /// written where that user may not.
+    ForeignLink,
     File,
     Directory,
     Special,
+}
+
+/// Whether a link was made by somebody whom we need not trust.
+pub(super) fn is_foreign(owner: u32) -> bool {
+    owner != 0 && owner != nix::unistd::geteuid().as_raw()
 }
 
 /// Questions about the host. The answers of one plan must agree with each other.
@@ -137,6 +145,9 @@ impl Look for Host<'_> {
         let Ok(found) = std::fs::symlink_metadata(path) else { return There::Nothing };
         if self.gone.cuts_off(path) || self.will_be_gone(path) {
             return There::Nothing;
+        }
+        if found.is_symlink() && is_foreign(found.uid()) {
+            return There::ForeignLink;
         }
         let file_type = if found.is_symlink() {
             match std::fs::canonicalize(path) {

@@ -195,7 +195,7 @@ fn link_target(link: &Rc<Path>, look: &dyn Look, plan: &Plan) -> Result<Rc<Path>
                     There::Nothing | There::DanglingLink => {
                         Conflict::DanglingLink(link.to_path_buf())
                     }
-                    There::File | There::Directory | There::Special => {
+                    There::ForeignLink | There::File | There::Directory | There::Special => {
                         Conflict::LinkOut { path: link.to_path_buf(), target: next }
                     }
                 });

@@ -185,6 +185,10 @@ impl Planner<'_> {
                     self.conflicts.push(Conflict::NoDirectory(above.to_owned()));
                     return false;
                 }
+                There::ForeignLink => {
+                    self.conflicts.push(Conflict::ForeignLink(above.to_owned()));
+                    return false;
+                }
                 There::File | There::Special => {
                     self.conflicts.push(match missing.last() {
                         Some(first) => Conflict::BelowFile((*first).to_owned()),
@@ -249,6 +253,7 @@ impl Planner<'_> {
                     self.plan.push(Step::Mkdir(Rc::clone(path)));
                     return true;
                 }
+                There::ForeignLink => Conflict::ForeignLink(path.to_path_buf()),
                 There::DanglingLink | There::File | There::Special => {
                     Conflict::NoDirectory(path.to_path_buf())
                 }
@@ -290,6 +295,10 @@ impl Planner<'_> {
                 return;
             }
             There::DanglingLink => How::InPlace,
+            There::ForeignLink => {
+                self.conflicts.push(Conflict::ForeignLink(path()));
+                return;
+            }
             There::File | There::Directory | There::Special => {
                 let conflict = match self.behavior(&destination) {
                     None | Some(FileExists::Retain) => return,

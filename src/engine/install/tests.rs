@@ -210,6 +210,39 @@ fn overwriting_keeps_the_inode_and_retaining_keeps_the_file() {
     assert_eq!(host.list(), ["f"]);
 }
 
+/// Whoever may write to a destination could have root write anywhere.
+#[test]
+#[ignore = "needs root: links are given to somebody else"]
+fn links_that_an_ordinary_user_made_are_not_written_through() {
+    let host = Host::new();
+    host.file("archive/f", "new");
+    host.file("archive/d/g", "new");
+    let victim = host.file("victim", "old");
+    fs::create_dir(host.at("dest")).ok();
+    let link = host.at("dest/f");
+    for target in [victim.clone(), host.at("not-yet")] {
+        symlink(target, &link).unwrap();
+        std::os::unix::fs::lchown(&link, Some(54321), None).unwrap();
+        for behavior in ["DISALLOW", "OVERWRITE", "RETAIN"] {
+            let conflicts = host.refused(behavior, ALL);
+            assert_eq!(conflicts, [Conflict::ForeignLink(link.clone())], "{behavior}");
+        }
+        // Root's own is followed, as ever.
+        std::os::unix::fs::lchown(&link, Some(0), None).unwrap();
+        host.install("OVERWRITE", ALL).unwrap();
+        assert_eq!(fs::read_to_string(fs::read_link(&link).unwrap()).unwrap(), "new");
+        fs::remove_file(&link).unwrap();
+        fs::remove_file(host.at("instructions/g-cleanup")).unwrap();
+        fs::remove_dir_all(host.at("dest/d")).unwrap();
+    }
+    fs::create_dir(host.at("elsewhere")).unwrap();
+    symlink(host.at("elsewhere"), host.at("dest/d")).unwrap();
+    std::os::unix::fs::lchown(host.at("dest/d"), Some(54321), None).unwrap();
+    let conflicts = host.refused("OVERWRITE", ALL);
+    assert_eq!(conflicts, [Conflict::ForeignLink(host.at("dest/d"))]);
+    assert_eq!(fs::read_dir(host.at("elsewhere")).unwrap().count(), 0);
+}
+
 #[test]
 fn what_cannot_be_overwritten_is_refused() {
     let host = Host::new();
