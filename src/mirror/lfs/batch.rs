@@ -21,7 +21,7 @@ const LONGEST: usize = 16 << 10;
 const HEADERS: usize = 32;
 
 /// Where and how an object is had. All of it may be secret.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Address {
     /// Host in lower case, with `:port` unless it is 443.
     pub authority: String,
@@ -31,6 +31,12 @@ pub(super) struct Address {
     pub headers: HeaderMap,
     /// The server says that nothing more is needed.
     pub authenticated: bool,
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Address({})", self.authority)
+    }
 }
 
 /// Why there is no address for an object.
@@ -255,6 +261,7 @@ mod tests {
             ]
         );
         assert!(!format!("{:?}", first.headers).contains("\"b\""), "values are not shown");
+        assert_eq!(format!("{first:?}"), "Address(h.example)");
     }
 
     #[test]

@@ -133,6 +133,12 @@ impl Mirror {
         let needed = needed(files)?;
         let objects: Vec<Object> = needed.iter().map(|wanted| wanted.object).collect();
         store::note(&self.path, commit, &objects)?;
+        for empty in objects.iter().filter(|object| object.size == 0) {
+            // Nothing has to come; one that should be something else is asked for.
+            if !store::holds(&self.path, *empty) {
+                Partial::open(&self.path, *empty, &|| Ok(()))?.finish()?;
+            }
+        }
         absent(&self.path, files)
     }
 
