@@ -88,6 +88,7 @@ use settings::{Environment, Settings};
 /// Called by the name `codedeploy-local`, or with `codedeploy-local` as its first argument,
 /// it is the built-in codedeploy-local.
 pub fn run(args: &[OsString]) -> ExitCode {
+    process::owns_all_children();
     let called = args.first().and_then(|name| Path::new(name).file_name());
     match args.get(1).and_then(|first| first.to_str()) {
         _ if called == Some(OsStr::new("codedeploy-local")) => engine::main(&args[1..]),

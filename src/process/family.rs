@@ -13,6 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -25,6 +26,15 @@ use crate::sync::lock;
 /// The children that runs of this process wait for at the moment.
 static RUNNING: Mutex<Vec<i32>> = Mutex::new(Vec::new());
 static REAPER: Once = Once::new();
+/// Whether this process starts no children but by runs.
+static OURS_ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Says that this process starts no children but by this module: then whoever becomes its child
+/// in its own process group, too, has been left behind by one of them. Without that, such a child
+/// is not touched: other code of the process may have started it and wait for it.
+pub fn owns_all_children() {
+    OURS_ALONE.store(true, Ordering::Relaxed);
+}
 
 fn running() -> MutexGuard<'static, Vec<i32>> {
     lock(&RUNNING)
@@ -167,6 +177,7 @@ impl Family {
             let before = found.len();
             for (pid, s) in &all {
                 let orphan = s.parent == us
+                    && !may_be_others(s)
                     && !running.contains(pid)
                     && !self.strangers.contains(pid)
                     && !self.strange_sessions.contains(&s.session)
@@ -205,10 +216,16 @@ pub(super) fn reap(leader: Pid) {
     let mut running = running();
     running.retain(|pid| *pid != leader.as_raw());
     for pid in our_children() {
-        if !running.contains(&pid) && stat(pid).is_some_and(|s| s.zombie) {
+        if !running.contains(&pid) && stat(pid).is_some_and(|s| s.zombie && !may_be_others(&s)) {
             let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
         }
     }
+}
+
+/// Whether a child of this process may have been started by other code in it: our own are in
+/// process groups of theirs.
+fn may_be_others(stat: &Stat) -> bool {
+    !OURS_ALONE.load(Ordering::Relaxed) && stat.group == nix::unistd::getpgrp().as_raw()
 }
 
 fn our_session() -> i32 {

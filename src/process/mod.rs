@@ -38,7 +38,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use family::Family;
-pub use family::Identity;
+pub use family::{Identity, owns_all_children};
 pub use interrupt::{Interrupt, die_by};
 pub use origin::{age, command_lines_above};
 pub use outcome::{Finished, Holder, Outcome, StartFailure, describe_exit, signal_name};

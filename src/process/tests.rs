@@ -102,6 +102,25 @@ fn a_daemon_of_an_earlier_run_survives_the_end_of_a_later_one() {
 }
 
 #[test]
+fn children_that_other_code_has_started_are_left_to_it() {
+    let mut ended = std::process::Command::new("true").spawn().unwrap();
+    let mut lives = std::process::Command::new("sleep").arg("67").spawn().unwrap();
+    let zombie = |child: &std::process::Child| {
+        let stat = fs_err::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        stat.contains(") Z ")
+    };
+    while !zombie(&ended) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (timed_out, _) = run(sh("sleep 68").deadline(Some(Duration::from_millis(100))));
+    assert!(matches!(timed_out.outcome, Outcome::TimedOut { .. }));
+    assert!(ended.wait().unwrap().success());
+    assert!(lives.try_wait().unwrap().is_none(), "it was ended");
+    lives.kill().unwrap();
+    lives.wait().unwrap();
+}
+
+#[test]
 fn who_holds_the_output_is_named_and_left_alone() {
     let script = "sleep 66 & echo $!; exit 0";
     let (finished, lines) = run(sh(script).output_grace(Duration::from_millis(300)));
