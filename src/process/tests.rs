@@ -1,3 +1,5 @@
+use std::process;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -103,8 +105,8 @@ fn a_daemon_of_an_earlier_run_survives_the_end_of_a_later_one() {
 
 #[test]
 fn children_that_other_code_has_started_are_left_to_it() {
-    let mut ended = Command::new("true").spawn().unwrap();
-    let mut lives = Command::new("sleep").arg("67").spawn().unwrap();
+    let mut ended = process::Command::new("true").spawn().unwrap();
+    let mut lives = process::Command::new("sleep").arg("67").spawn().unwrap();
     let zombie = |child: &Child| {
         let stat = fs_err::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         stat.contains(") Z ")
