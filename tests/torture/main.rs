@@ -83,7 +83,8 @@ const PROMISES: [Promise; 8] = [
     },
     Promise {
         name: "a_place_that_cannot_be_used_costs_nothing_but_the_run",
-        trials: [8, places::KINDS],
+        // The short form does without immutable files, which not every file system knows.
+        trials: [7, places::KINDS],
         root: true,
         run: places::unusable,
     },

@@ -80,7 +80,7 @@ const PLACES: &[(Wrong, &str, End)] = &[
     (Closed, "etc/multideployer.yaml", Told(2, "multideployer.yaml")),
     (Immutable, "cache/mirrors/api.git", Told(11, "api.git")),
     (Immutable, "cache/mirrors/api.git/objects/pack", Told(11, "api.git")),
-    (Immutable, "cache/mirrors/api.git/refs/multideployer", Told(11, "api.git")),
+    (Immutable, "cache/mirrors/api.git/refs/multideployer", Fails("refs/multideployer")),
     (
         Immutable,
         "cache/mirrors/api.git/refs/multideployer/deployed",

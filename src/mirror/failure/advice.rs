@@ -1,5 +1,6 @@
 //! What to do about each failure.
 
+use super::verdict::is_of_this_host;
 use super::{Failure, HostKey, Step};
 use crate::domain::RepoUrl;
 
@@ -81,6 +82,9 @@ impl Failure {
             Self::Encoding { .. } => "use UTF-8, UTF-16 or UTF-32, or drop the attribute".into(),
             Self::Git { source, .. } if source.code() == git2::ErrorCode::Owner => {
                 "the mirror belongs to another user: run as that user, or delete it".into()
+            }
+            Self::Git { source, .. } if is_of_this_host(source) => {
+                "see to owner, permissions and attributes of the mirror, or delete it".into()
             }
             Self::Git { .. } | Self::Interrupted(_) => return None,
         };

@@ -37,8 +37,13 @@ fn errors_of_libgit2_by_meaning() {
         (Class::Os, Code::Locked, "failed to lock file"),
     ];
     for (class, code, text) in other {
-        assert!(matches!(row(class, code, text), Failure::Git { .. }), "{text}");
+        let failure = row(class, code, text);
+        assert!(matches!(failure, Failure::Git { .. }), "{text}");
+        assert_eq!(failure.exit_code(), ExitCode::Unfit, "{text}");
+        assert!(failure.hint().is_some(), "{text}");
     }
+    let talk = row(Class::Net, Code::GenericError, "unexpected answer");
+    assert_eq!(talk.exit_code(), ExitCode::Fetch);
 }
 
 #[test]

@@ -114,13 +114,14 @@ impl Failure {
             | Self::NotGit { .. }
             | Self::Remote { .. }
             | Self::ObjectFormat { .. }
-            | Self::Damaged { .. }
-            | Self::Git { .. } => ExitCode::Fetch,
+            | Self::Damaged { .. } => ExitCode::Fetch,
             Self::Credential(error) => error.signal().map_or(ExitCode::Fetch, ExitCode::of_signal),
             Self::Interrupted(signal) => ExitCode::of_signal(*signal),
             Self::Lfs(problem) => problem.exit_code(),
             Self::Locked { .. } => ExitCode::Locked,
             Self::DiskFull { .. } | Self::File { .. } => ExitCode::Unfit,
+            Self::Git { source, .. } if is_of_this_host(source) => ExitCode::Unfit,
+            Self::Git { .. } => ExitCode::Fetch,
             Self::UnsafeName { .. }
             | Self::TooLarge { .. }
             | Self::Unfolds { .. }
@@ -137,4 +138,10 @@ impl From<Failure> for error::Failure {
             None => report,
         }
     }
+}
+
+/// Whether what libgit2 says is about files and directories here, not about a server.
+pub(super) fn is_of_this_host(error: &git2::Error) -> bool {
+    error.code() == git2::ErrorCode::Owner
+        || matches!(error.class(), git2::ErrorClass::Os | git2::ErrorClass::Filesystem)
 }
