@@ -31,7 +31,9 @@ fn an_app_that_cannot_be_deployed_leaves_the_others_alone() {
         .stderr_has("a name that ends with white space: `space `")
         .stderr_has("a name that is not UTF-8: `latin\u{fffd}`")
         .stderr_has("submodules, which would be deployed as empty directories: `vendor`")
-        .stderr_has("pointers of Git LFS, which would be deployed instead of content: `big.bin` (deploy")
+        .stderr_has(
+            "pointers of Git LFS, which would be deployed instead of content: `big.bin` (deploy",
+        )
         .stderr_has("links that lead out of the bundle: `content/passwd`")
         .stderr_has("links that codedeploy-local would follow without end: `content/again`")
         .stderr_has("appspec.yml:11:17: the BeforeInstall script `scripts/hook.sh` is not there");

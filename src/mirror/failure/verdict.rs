@@ -85,6 +85,7 @@ impl Failure {
     /// What the run ends with.
     pub fn exit_code(&self) -> ExitCode {
         match self {
+            Self::Git { source, .. } if is_of_this_host(source) => ExitCode::Unfit,
             Self::CommitNotFound { .. }
             | Self::NotACommit { .. }
             | Self::NameNotFound { .. }
@@ -114,14 +115,13 @@ impl Failure {
             | Self::NotGit { .. }
             | Self::Remote { .. }
             | Self::ObjectFormat { .. }
-            | Self::Damaged { .. } => ExitCode::Fetch,
+            | Self::Damaged { .. }
+            | Self::Git { .. } => ExitCode::Fetch,
             Self::Credential(error) => error.signal().map_or(ExitCode::Fetch, ExitCode::of_signal),
             Self::Interrupted(signal) => ExitCode::of_signal(*signal),
             Self::Lfs(problem) => problem.exit_code(),
             Self::Locked { .. } => ExitCode::Locked,
             Self::DiskFull { .. } | Self::File { .. } => ExitCode::Unfit,
-            Self::Git { source, .. } if is_of_this_host(source) => ExitCode::Unfit,
-            Self::Git { .. } => ExitCode::Fetch,
             Self::UnsafeName { .. }
             | Self::TooLarge { .. }
             | Self::Unfolds { .. }
