@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -369,7 +370,19 @@ impl TestHost {
         let shown = format!("{command:?}");
         std::fs::remove_file(self.path("hooks/run.pid")).ok();
         let started = Instant::now();
-        let mut child = command.spawn().expect("the program starts");
+        // A copy that was just written is busy as long as another test's fork has it open.
+        let mut tries = 0..100;
+        let mut child = loop {
+            match command.spawn() {
+                Err(error)
+                    if error.kind() == io::ErrorKind::ExecutableFileBusy
+                        && tries.next().is_some() =>
+                {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                started => break started.expect("the program starts"),
+            }
+        };
         let pid = child.id();
         std::fs::write(self.path("hooks/.run.pid"), pid.to_string()).expect("its pid");
         std::fs::rename(self.path("hooks/.run.pid"), self.path("hooks/run.pid")).expect("its pid");
@@ -469,7 +482,7 @@ impl Drop for TestHost {
     }
 }
 
-fn drain(mut from: impl std::io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+fn drain(mut from: impl io::Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
         let mut all = Vec::new();
         from.read_to_end(&mut all).ok();
