@@ -183,9 +183,11 @@ impl AppReport {
         self.not_run.as_ref().and_then(NotRun::describe)
     }
 
-    /// `77cd001->91ab77c`, or `91ab77c` if nothing was deployed before.
+    /// `77cd001->91ab77c`, or `91ab77c` if nothing was deployed before; `91ab77c again` if it was
+    /// the last good one already: an attempt of another did not end well, or it is forced.
     pub fn change(&self) -> String {
         match self.from {
+            Some(from) if from == self.to => format!("{} again", from.short()),
             Some(from) => format!("{}->{}", from.short(), self.to.short()),
             None => self.to.short(),
         }
@@ -303,5 +305,15 @@ pub(crate) mod tests {
         {
             assert_eq!(seconds(s), text);
         }
+    }
+
+    #[test]
+    fn what_changed() {
+        let mut app = app("api", AppEnd::Deployed, None);
+        assert_eq!(app.change(), "7777777->9191919");
+        app.from = Some(app.to);
+        assert_eq!(app.change(), "9191919 again");
+        app.from = None;
+        assert_eq!(app.change(), "9191919");
     }
 }
