@@ -131,7 +131,8 @@ pub(crate) fn console(
     log: Option<(&Path, log::Options)>,
 ) -> Console {
     let place = match settings.voice {
-        voice if settings.hook.is_some() || voice.quiet => Place::Nowhere,
+        _ if settings.hook.is_some() => Place::Nowhere,
+        voice if voice.quiet => Place::Errors,
         voice if voice.terminal => Place::Terminal,
         _ => Place::Pipe,
     };

@@ -27,7 +27,9 @@ pub enum Place {
     Terminal,
     /// A pipe or file: lines.
     Pipe,
-    /// Nowhere: in a hook, or by `--quiet`.
+    /// Errors only, as lines: by `--quiet`.
+    Errors,
+    /// Nowhere: in a hook, whose block has the errors.
     Nowhere,
 }
 
@@ -111,7 +113,7 @@ impl Console {
                 self.log(Some(step.app.name.as_str()), &doing);
                 match self.place {
                     Place::Terminal => self.start(step, &doing),
-                    Place::Pipe | Place::Nowhere => {
+                    Place::Pipe | Place::Errors | Place::Nowhere => {
                         self.print(&format!("{}: {doing}", step.app.name));
                     }
                 }
@@ -124,7 +126,7 @@ impl Console {
                 let what = match self.place {
                     // Its line is the only one: what went before was a bar.
                     Place::Terminal => format!("{what} {}", step.revision.short()),
-                    Place::Pipe | Place::Nowhere => what.to_owned(),
+                    Place::Pipe | Place::Errors | Place::Nowhere => what.to_owned(),
                 };
                 let what = self.paint.green(&format!("{what} in {took}"));
                 self.print(&format!("{}: {what}", step.app.name));
@@ -226,12 +228,16 @@ impl Console {
         if let Some(hint) = &failure.hint {
             self.log_error(Some(app), &format!("hint: {hint}"));
         }
-        self.print(human::failure(failure, Some(app), self.paint).trim_end());
+        let text = human::failure(failure, Some(app), self.paint);
+        match self.place {
+            Place::Errors => drop(write!(std::io::stderr(), "{text}")),
+            Place::Terminal | Place::Pipe | Place::Nowhere => self.print(text.trim_end()),
+        }
     }
 
     fn print(&self, text: &str) {
         match self.place {
-            Place::Nowhere => {}
+            Place::Errors | Place::Nowhere => {}
             // Nobody may be listening any more; that is no reason to stop.
             Place::Pipe => drop(writeln!(std::io::stderr(), "{text}")),
             Place::Terminal => {

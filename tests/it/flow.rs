@@ -79,6 +79,21 @@ fn the_first_failure_stops_and_the_next_run_goes_on() {
 }
 
 #[test]
+fn who_wants_to_hear_of_errors_only_hears_of_them() {
+    let estate = Estate::new(TestHost::new());
+    let one = estate.release_all("v1");
+    estate.want(&one);
+    let ran = estate.host.run(&["deploy", "--quiet"]).ok();
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+    estate.want(&estate.release_all("v2"));
+    estate.host.breaks("api", "no such module: left-pad");
+    let ran = estate.host.run(&["deploy", "--quiet"]).code(4);
+    assert!(ran.stderr.starts_with("error: api: "), "{ran:?}");
+    assert!(ran.stderr.contains("no such module: left-pad"), "{ran:?}");
+    assert!(!ran.stderr.contains("preparing"), "{ran:?}");
+}
+
+#[test]
 fn a_rollback_restores_apps_that_had_succeeded_and_those_that_had_failed() {
     for (tool, host) in hosts() {
         let estate = Estate::new(host);
