@@ -1,9 +1,12 @@
 //! Three private applications, the servers they come from, and a host that runs them.
 
+use std::path::Path;
+
 use crate::support::agents::Version;
 use crate::support::hex;
 use crate::support::host::{Ran, TestHost};
 use crate::support::https::GitHttps;
+use crate::support::isolated;
 use crate::support::keys::{KeyPair, Kind};
 use crate::support::sshd::GitSshd;
 use crate::support::tls::Authority;
@@ -75,7 +78,7 @@ impl Estate {
     }
 
     /// What the servers serve.
-    pub(crate) fn root(&self) -> &std::path::Path {
+    pub(crate) fn root(&self) -> &Path {
         self.root.path()
     }
 
@@ -139,5 +142,20 @@ impl Estate {
         let ran = self.host.deployments();
         let ran: Vec<(&str, &String)> = ran.iter().map(|(app, at)| (app.as_str(), at)).collect();
         assert_eq!(ran, wanted);
+    }
+}
+
+/// What is installed is what git checks out, without its own directory.
+#[track_caller]
+pub(crate) fn assert_same(installed: &Path, checked_out: &Path) {
+    let output = isolated("diff")
+        .args(["--recursive", "--no-dereference", "--exclude=.git"])
+        .args([installed, checked_out])
+        .output()
+        .expect("diff starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    for entry in walkdir::WalkDir::new(installed) {
+        let entry = entry.expect("an entry");
+        assert_ne!(entry.file_name(), ".git", "{}", entry.path().display());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::estate::Estate;
+use crate::estate::{Estate, assert_same};
 use crate::support::host::{Ran, TestHost};
 use crate::support::https::{Fault, GitHttps, hash_of};
 use crate::support::keys::{KeyPair, Kind};
@@ -112,16 +112,6 @@ impl Bed {
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = walkdir::WalkDir::new(directory).into_iter().flatten();
     entries.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
-}
-
-#[track_caller]
-fn assert_same(installed: &Path, checked_out: &Path) {
-    let output = isolated("diff")
-        .args(["--recursive", "--no-dereference", "--exclude=.git"])
-        .args([installed, checked_out])
-        .output()
-        .expect("diff starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 fn content(length: usize, seed: u8) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::estate::{Estate, token};
+use crate::estate::{Estate, assert_same, token};
 use crate::support::host::{Ran, TestHost};
 use crate::support::https::{GitHttps, hash_of};
 use crate::support::isolated;
@@ -62,20 +62,6 @@ fn checked_out(dir: &Path, app: &Upstream, commit: &str, places: &[(String, &Pat
     git(&["-C", &at, "checkout", "-q", "--detach", commit]);
     git(&["-C", &at, "submodule", "--quiet", "update", "--init", "--recursive"]);
     clone
-}
-
-#[track_caller]
-fn assert_same(installed: &Path, checked_out: &Path) {
-    let output = isolated("diff")
-        .args(["--recursive", "--no-dereference", "--exclude=.git"])
-        .args([installed, checked_out])
-        .output()
-        .expect("diff starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    for entry in walkdir::WalkDir::new(installed) {
-        let entry = entry.expect("an entry");
-        assert_ne!(entry.file_name(), ".git", "{}", entry.path().display());
-    }
 }
 
 #[test]
