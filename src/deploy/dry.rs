@@ -1,15 +1,11 @@
 //! `plan`, also as `deploy --dry-run`.
 
-use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use serde::Serialize;
 
 use super::answer::eprint;
-use super::{
-    Answer, Means, Refusal, hidden, json, of_removed, recorded, resolve_all, select,
-    with_given_tokens,
-};
+use super::{Answer, Means, Refusal, json, of_removed, recorded, resolve_all, select};
 use crate::cli::PlanArgs;
 use crate::codedeploy::{self, Found};
 use crate::diagnostic::Diagnostic;
@@ -39,21 +35,10 @@ pub fn plan(
     let found = codedeploy::find(&settings.tool, settings.environment.get("PATH"))?;
     let console = Console::new(Place::Nowhere, false, Paint(false), Log::default());
     let (state, trouble) = LastState::load(&settings.last_state()).map_err(Failure::from)?;
-    let hosts = with_given_tokens(settings, &manifest);
-    let variable = |name: &str| settings.environment.get(name).map(OsString::from);
+    let means = Means::of(settings, &manifest);
     let tool = OnceLock::new();
-    let hidden = hidden(&settings.environment, &hosts, &manifest.report);
-    let probe = || codedeploy::probe(&found, None, &hidden, interrupt);
-    let means = Means {
-        hosts: &hosts,
-        variable: &variable,
-        hidden: &hidden,
-        tool: &tool,
-        probe: &probe,
-        interrupt,
-        console: &console,
-    };
-    let run = Run { offline: args.offline, ..means.run(settings, &manifest) };
+    let probe = || codedeploy::probe(&found, None, &means.hidden, interrupt);
+    let run = Run { offline: args.offline, ..means.run(&tool, &probe, interrupt, &console) };
     let removed = of_removed(settings, &manifest, &state);
     let recorded = recorded(&manifest, &settings.cache_dir, &state)?;
     let wanted = resolve_all(&manifest, &selection, &run)?;

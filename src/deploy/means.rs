@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use crate::codedeploy;
-use crate::error::Failure;
+use crate::error::{ExitCode, Failure};
 use crate::host::Run;
 use crate::hosts::{Auth, HostRule, Hosts};
 use crate::manifest::Manifest;
@@ -14,21 +14,45 @@ use crate::process::Interrupt;
 use crate::report::console::Console;
 use crate::settings::{Environment, Settings};
 
-/// What a run borrows from the command that makes it.
+/// Looks a variable up in our own environment.
+type Variable<'a> = Box<dyn Fn(&str) -> Option<OsString> + Sync + 'a>;
+
+/// What a run takes from settings and manifest, whatever command makes it.
 pub(crate) struct Means<'a> {
-    pub(crate) hosts: &'a Hosts,
-    pub(crate) variable: &'a (dyn Fn(&str) -> Option<OsString> + Sync),
-    pub(crate) hidden: &'a [OsString],
-    pub(crate) tool: &'a OnceLock<Result<codedeploy::Tool, Failure>>,
-    pub(crate) probe: &'a (dyn Fn() -> Result<codedeploy::Tool, Failure> + Sync),
-    pub(crate) interrupt: &'a Interrupt,
-    pub(crate) console: &'a Console,
+    pub(crate) hosts: Hosts,
+    pub(crate) hidden: Vec<OsString>,
+    variable: Variable<'a>,
+    settings: &'a Settings,
+    manifest: &'a Manifest,
+}
+
+/// What there is to know of codedeploy-local, once it has been asked.
+pub(crate) type Probed = OnceLock<Result<codedeploy::Tool, Failure>>;
+/// Asks it.
+pub(crate) type Probe<'a> = &'a (dyn Fn() -> Result<codedeploy::Tool, Failure> + Sync);
+
+/// The probe of a command that hands nothing over.
+pub(crate) fn no_tool() -> Result<codedeploy::Tool, Failure> {
+    Err(Failure::new(ExitCode::Unexpected, "nothing is deployed here"))
 }
 
 impl<'a> Means<'a> {
+    pub(crate) fn of(settings: &'a Settings, manifest: &'a Manifest) -> Self {
+        let hosts = with_given_tokens(settings, manifest);
+        let hidden = hidden(&settings.environment, &hosts, &manifest.report);
+        let variable = Box::new(|name: &str| settings.environment.get(name).map(OsString::from));
+        Self { hosts, hidden, variable, settings, manifest }
+    }
+
     /// A run that only looks: without id, hook and deadline.
-    pub(crate) fn run(self, settings: &'a Settings, manifest: &'a Manifest) -> Run<'a> {
-        let Self { hosts, variable, hidden, tool, probe, interrupt, console } = self;
+    pub(crate) fn run<'b>(
+        &'b self,
+        tool: &'b Probed,
+        probe: Probe<'b>,
+        interrupt: &'b Interrupt,
+        console: &'b Console,
+    ) -> Run<'b> {
+        let Self { hosts, hidden, variable, settings, manifest } = self;
         Run {
             id: "",
             cache: &settings.cache_dir,
@@ -55,7 +79,7 @@ impl<'a> Means<'a> {
 
 /// The manifest's hosts, and the tokens of flag and variable bound to theirs: each only where
 /// the manifest itself says nothing about that host.
-pub(crate) fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hosts {
+fn with_given_tokens(settings: &Settings, manifest: &Manifest) -> Hosts {
     let mut rules = manifest.hosts.rules().to_vec();
     let mut bind = |host: &str, token: &crate::settings::GivenToken| {
         let auth = Auth::Given { token: token.token.clone(), origin: token.origin };

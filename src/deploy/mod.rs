@@ -5,7 +5,7 @@ mod dry;
 mod means;
 mod wanted;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ use crate::settings::Settings;
 
 pub use answer::{Answer, Refusal, complain, json};
 pub use dry::plan;
-pub(crate) use means::{Means, hidden, with_given_tokens};
+pub(crate) use means::{Means, hidden, no_tool};
 pub use wanted::{facts, recorded, recorded_of};
 pub(crate) use wanted::{resolve_all, select};
 
@@ -257,20 +257,10 @@ fn run_plan(
         }
         None => Vec::new(),
     };
-    let hosts = with_given_tokens(settings, &manifest);
-    let variable = |name: &str| settings.environment.get(name).map(OsString::from);
+    let diagnostics = std::mem::take(&mut manifest.warnings);
+    let means = Means::of(settings, &manifest);
     let agent_file = settings.agent_configuration_file.as_deref();
-    let hidden = hidden(&settings.environment, &hosts, &manifest.report);
-    let probe = || codedeploy::probe(&found, agent_file, &hidden, interrupt);
-    let means = Means {
-        hosts: &hosts,
-        variable: &variable,
-        hidden: &hidden,
-        tool,
-        probe: &probe,
-        interrupt,
-        console,
-    };
+    let probe = || codedeploy::probe(&found, agent_file, &means.hidden, interrupt);
     let run = Run {
         id,
         offline: args.offline,
@@ -278,7 +268,7 @@ fn run_plan(
         hook: settings.hook.as_ref(),
         agent_configuration_file: agent_file,
         who: host::who(),
-        ..means.run(settings, &manifest)
+        ..means.run(tool, &probe, interrupt, console)
     };
     let wanted = resolve_all(&manifest, &selection, &run)?;
     let plan = crate::plan::plan(wanted, |name| recorded[name].clone(), &selection);
@@ -314,7 +304,7 @@ fn run_plan(
         console.warn(Some(app.as_str()), &text);
     }
     let refused = outcome.refused.clone();
-    Ok((report::app_reports(&plan, outcome), manifest.warnings, refused, code))
+    Ok((report::app_reports(&plan, outcome), diagnostics, refused, code))
 }
 
 /// What is to be said of apps that the manifest names no longer.

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use crate::cli::DoctorArgs;
-use crate::deploy::{Answer, Refusal, hidden, json, select, with_given_tokens};
+use crate::deploy::{Answer, Means, Refusal, json, select};
 use crate::domain::App;
 use crate::error::ExitCode;
 use crate::load::{self, load};
@@ -62,10 +62,7 @@ pub fn doctor(
     // Of a manifest that cannot be read, nobody knows which ones hold secrets.
     let hidden = manifest.as_ref().map_or_else(
         |_| settings.environment.own_names().map(OsString::from).collect(),
-        |manifest| {
-            let hosts = with_given_tokens(settings, manifest);
-            hidden(&settings.environment, &hosts, &manifest.report)
-        },
+        |manifest| Means::of(settings, manifest).hidden,
     );
     let patient = Patient {
         hidden,

@@ -1,13 +1,12 @@
 //! `check --remote`: do the servers have the commits? With a fetch's own functions, into a
 //! directory that is thrown away; neither root nor an agent is needed.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde::Serialize;
 
-use crate::deploy::{JOBS, Means, hidden, with_given_tokens};
+use crate::deploy::{JOBS, Means, no_tool};
 use crate::domain::{App, AppName, Revision};
 use crate::error::{ExitCode, Failure};
 use crate::host::{LiveHost, Run};
@@ -58,22 +57,11 @@ pub(super) fn ask(
     let manifest = with_machine(settings, manifest).map_err(|refusal| refusal.failure)?;
     let temporary = settings.environment.text("TMPDIR");
     let scratch = Scratch::new(Path::new(temporary.as_deref().unwrap_or("/tmp")))?;
-    let hosts = with_given_tokens(settings, &manifest);
-    let variable = |name: &str| settings.environment.get(name).map(OsString::from);
+    let means = Means::of(settings, &manifest);
     let console = Console::new(Place::Nowhere, false, Paint(false), Log::default());
     let tool = OnceLock::new();
-    let probe = || Err(Failure::new(ExitCode::Unexpected, "nothing is deployed here"));
-    let hidden = hidden(&settings.environment, &hosts, &manifest.report);
-    let means = Means {
-        hosts: &hosts,
-        variable: &variable,
-        hidden: &hidden,
-        tool: &tool,
-        probe: &probe,
-        interrupt,
-        console: &console,
-    };
-    let run = Run { cache: &scratch.0, ..means.run(settings, &manifest) };
+    let run = means.run(&tool, &no_tool, interrupt, &console);
+    let run = Run { cache: &scratch.0, ..run };
     let live = LiveHost::new(run, LastState::default());
     // Before there are threads: libgit2's set-up touches the environment.
     mirror::prepare();

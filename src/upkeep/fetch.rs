@@ -1,7 +1,6 @@
 //! `fetch`: brings commits into the mirrors before they are deployed, as when an image is built
 //! or ahead of a maintenance window, so that `deploy --offline` finds all it needs.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use super::{Begun, begin};
 use crate::cli::FetchArgs;
-use crate::deploy::{self, Answer, JOBS, Means, Refusal, hidden, json, with_given_tokens};
+use crate::deploy::{self, Answer, JOBS, Means, Refusal, json, no_tool};
 use crate::diagnostic::Diagnostic;
 use crate::domain::{AppName, OnFailure, Revision, When};
 use crate::error::{ExitCode, Failure};
@@ -38,27 +37,14 @@ pub fn fetch(
     let state = std::mem::take(&mut begun.state);
     let Begun { id, manifest, console, .. } = &begun;
     let selection = deploy::select(settings, manifest, &args.apps, false, None)?;
-    let hosts = with_given_tokens(settings, manifest);
-    let variable = |name: &str| settings.environment.get(name).map(OsString::from);
-    // Nothing is handed over.
+    let means = Means::of(settings, manifest);
     let tool = OnceLock::new();
-    let probe = || Err(Failure::new(ExitCode::Unexpected, "`fetch` deploys nothing"));
-    let hidden = hidden(&settings.environment, &hosts, &manifest.report);
-    let means = Means {
-        hosts: &hosts,
-        variable: &variable,
-        hidden: &hidden,
-        tool: &tool,
-        probe: &probe,
-        interrupt,
-        console,
-    };
     let run = Run {
         id,
         hook: settings.hook.as_ref(),
         agent_configuration_file: settings.agent_configuration_file.as_deref(),
         who: host::who(),
-        ..means.run(settings, manifest)
+        ..means.run(&tool, &no_tool, interrupt, console)
     };
     let wanted = deploy::resolve_all(manifest, &selection, &run)
         .inspect_err(|failure| console.log_error(None, &format!("failed: {failure}")))?;

@@ -6,7 +6,6 @@ pub(super) mod beyond;
 mod judge;
 mod reach;
 
-use std::ffi::OsString;
 use std::sync::OnceLock;
 
 use super::Patient;
@@ -14,9 +13,9 @@ use ask::{Asked, ask};
 use judge::{certificate, clock};
 use reach::{authorities, reach};
 
-use crate::deploy::{Means, with_given_tokens};
+use crate::deploy::{Means, no_tool};
 use crate::domain::{App, RepoUrl};
-use crate::error::{ExitCode, Failure};
+use crate::error::Failure;
 use crate::host;
 use crate::host::Run;
 use crate::hosts::{Auth, HostRule, Hosts};
@@ -56,23 +55,13 @@ struct Server<'a> {
 /// A section for each server, in the order of the manifest.
 pub(super) fn sections(patient: &Patient<'_>, manifest: &Manifest, apps: &[&App]) -> Vec<Section> {
     let settings = patient.settings;
-    let hosts = with_given_tokens(settings, manifest);
-    let variable = |name: &str| settings.environment.get(name).map(OsString::from);
+    let means = Means::of(settings, manifest);
     // Of a run, credentials are all that is wanted here.
     let console = Console::new(Place::Nowhere, false, Paint(false), Log::default());
     let tool = OnceLock::new();
-    let probe = || Err(Failure::new(ExitCode::Unexpected, "nothing is deployed here"));
-    let means = Means {
-        hosts: &hosts,
-        variable: &variable,
-        hidden: &patient.hidden,
-        tool: &tool,
-        probe: &probe,
-        interrupt: patient.interrupt,
-        console: &console,
-    };
-    let run = Run { offline: patient.offline, ..means.run(settings, manifest) };
-    let servers = servers(patient, &hosts, apps);
+    let run = means.run(&tool, &no_tool, patient.interrupt, &console);
+    let run = Run { offline: patient.offline, ..run };
+    let servers = servers(patient, &means.hosts, apps);
     let sections = at_a_time(&servers, |server| section(patient, server, &run));
     sections.into_iter().flatten().collect()
 }
